@@ -1,0 +1,130 @@
+"""The contract of a task: data, loss and metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+IGNORE = -100
+"""A target that neither the loss nor a metric counts."""
+
+
+class TaskConfig(BaseModel):
+    """Options of a task; see `LayerConfig` for what the dashboard wants of a field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass
+class Batch:
+    """Token sequences. `targets[b, t]` is what position t should predict, or `IGNORE`."""
+
+    inputs: Tensor  # B T, int64
+    targets: Tensor  # B T, int64
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            self.inputs.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+        )
+
+
+@dataclass
+class Evaluation:
+    """Sums over counted targets; they add up over batches, ranks and splits."""
+
+    loss: float = 0.0  # nats
+    correct: float = 0.0
+    targets: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)  # a task's own
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        keys = self.sums.keys() | other.sums.keys()
+        return Evaluation(
+            self.loss + other.loss,
+            self.correct + other.correct,
+            self.targets + other.targets,
+            {k: self.sums.get(k, 0.0) + other.sums.get(k, 0.0) for k in keys},
+        )
+
+
+class Task(ABC):
+    """A task gives batches that are a pure function of (seed, split, step, rank): resuming needs no data state.
+
+    `prepare` does what is slow, once (reading, tokenising), into a cache folder shared by all runs; it must be
+    safe when several processes call it at the same time. After it the properties below are known.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    metric: ClassVar[str] = "loss"  # what a leaderboard ranks by
+    higher_is_better: ClassVar[bool] = False
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `SpecError` or `DataError` where the options cannot work; quick, before anything is queued."""
+
+    @abstractmethod
+    def prepare(self, cache: Path, report: Callable[[str], None] = lambda _: None) -> None:
+        """Make data ready; `report` tells a person what is going on."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Known before `prepare`: the model is built and costed from it."""
+
+    @property
+    @abstractmethod
+    def sequence_length(self) -> int:
+        """Tokens in one training sequence."""
+
+    @abstractmethod
+    def batch(self, split: Split, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
+        """The batch of `size` sequences at `step`."""
+
+    def evaluation_steps(self, size: int) -> int | None:
+        """How many batches of `size` cover the validation split; None: any number, it is drawn."""
+        return None
+
+    def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V
+        """Loss and accuracy over the counted targets of one batch. A task adds its own to `sums`."""
+        counted = batch.targets != IGNORE
+        wanted = batch.targets[counted]
+        scores = logits[counted].float()
+        loss = torch.nn.functional.cross_entropy(scores, wanted, reduction="sum")
+        return Evaluation(float(loss), float((scores.argmax(-1) == wanted).sum()), float(wanted.numel()))
+
+    def metrics(self, total: Evaluation) -> dict[str, float]:
+        """Metrics by name, from the sums over a split."""
+        n = max(total.targets, 1.0)
+        return {"loss": total.loss / n, "accuracy": total.correct / n}
+
+    def chance(self) -> dict[str, float]:
+        """What each metric is for a model that knows nothing of the order of tokens, where that is known."""
+        return {}
+
+    def prompts(self) -> list[Tensor]:
+        """Token sequences (T,) for samples during training; none by default."""
+        return []
+
+    def decode(self, tokens: Tensor) -> str:
+        """Tokens (T,) as text for people."""
+        return " ".join(str(int(t)) for t in tokens)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the data for the run's record (sizes, tokens, entropy); after `prepare`."""
+        return {}

@@ -1,0 +1,64 @@
+"""The hooks. A plugin is a module (or object) behind an entry point of the group `chimeralab`;
+it implements any of these with `@chimeralab.hookimpl`.
+
+The `register_*` hooks are asked once, when something of their kind is first needed. The `run_*` hooks are called
+by the process that writes the store, after the write; what they raise is logged and harms no run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from chimeralab.contracts import FeedForward, Kernel, Mixer, Page, Preset, Task
+
+hookspec = pluggy.HookspecMarker("chimeralab")
+hookimpl = pluggy.HookimplMarker("chimeralab")
+
+
+@hookspec
+def register_mixers() -> Sequence[type[Mixer]]:  # type: ignore[empty-body]
+    """Mixer classes, each with a unique `name`."""
+
+
+@hookspec
+def register_feed_forwards() -> Sequence[type[FeedForward]]:  # type: ignore[empty-body]
+    """Feed-forward classes, each with a unique `name`."""
+
+
+@hookspec
+def register_tasks() -> Sequence[type[Task]]:  # type: ignore[empty-body]
+    """Task classes, each with a unique `name`."""
+
+
+@hookspec
+def register_kernels() -> Sequence[Kernel]:  # type: ignore[empty-body]
+    """Implementations of ops, unique by (op, tier)."""
+
+
+@hookspec
+def register_presets() -> Sequence[Preset]:  # type: ignore[empty-body]
+    """Whole stacks by name."""
+
+
+@hookspec
+def register_pages() -> Sequence[Page]:  # type: ignore[empty-body]
+    """Pages of the dashboard, unique by path."""
+
+
+@hookspec
+def run_started(run_id: int, attempt: int, spec: dict[str, Any]) -> None:
+    """A worker has begun an attempt of a run."""
+
+
+@hookspec
+def run_progress(run_id: int, step: int, total: int, metrics: dict[str, float]) -> None:
+    """New metrics of a run are in the store."""
+
+
+@hookspec
+def run_finished(run_id: int, status: str, reason: str) -> None:
+    """A run has ended as completed, failed or cancelled."""

@@ -1,0 +1,187 @@
+"""The plugin manager: finds plugins behind the entry-point group `chimeralab`, asks them, keeps broken ones apart.
+
+A plugin that fails to import, raises in a hook or registers a taken name is listed as broken, with its traceback;
+everything else goes on. `CHIMERALAB_PLUGINS_ALLOW` and `CHIMERALAB_PLUGINS_DENY` (names, comma separated) choose
+which are loaded. `CHIMERALAB_STRICT=1` turns a broken plugin into an error, for its author.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import pluggy
+
+from chimeralab import hookspecs
+from chimeralab.errors import PluginError, SpecError, did_you_mean
+
+GROUP = "chimeralab"
+State = Literal["active", "broken", "denied"]
+
+
+@dataclass
+class PluginInfo:
+    """One plugin as `chimeralab plugins` lists it."""
+
+    name: str
+    package: str
+    version: str
+    state: State = "active"
+    hooks: list[str] = field(default_factory=list)
+    provides: list[str] = field(default_factory=list)  # "mixer attention", ...
+    error: str = ""  # traceback
+
+
+class Registry:
+    """What the plugins provide, by kind and name. Each kind is asked for when it is first needed."""
+
+    def __init__(self, entries: Iterable[EntryPoint] | None = None) -> None:
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self.plugins: dict[str, PluginInfo] = {}
+        self._owners: dict[tuple[str, Any], str] = {}
+        found = entry_points(group=GROUP) if entries is None else entries
+        for entry in sorted(found, key=lambda e: e.name):
+            self._load(entry)
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add a plugin object by hand, in a notebook or a test, before its kinds are first asked for."""
+        self.plugins[name] = PluginInfo(name, "(registered by hand)", "")
+        self._manager.register(plugin, name)
+        self._note_hooks(name)
+
+    @cached_property
+    def mixers(self) -> dict[str, Any]:
+        return self._collect("mixer", "register_mixers", lambda mixer: mixer.name)
+
+    @cached_property
+    def feed_forwards(self) -> dict[str, Any]:
+        return self._collect("feed-forward", "register_feed_forwards", lambda ffn: ffn.name)
+
+    @cached_property
+    def tasks(self) -> dict[str, Any]:
+        return self._collect("task", "register_tasks", lambda task: task.name)
+
+    @cached_property
+    def kernels(self) -> dict[tuple[str, str], Any]:
+        return self._collect("kernel", "register_kernels", lambda kernel: (kernel.op, kernel.tier))
+
+    @cached_property
+    def presets(self) -> dict[str, Any]:
+        return self._collect("preset", "register_presets", lambda preset: preset.name)
+
+    @cached_property
+    def pages(self) -> dict[str, Any]:
+        found = self._collect("page", "register_pages", lambda page: page.path)
+        return dict(sorted(found.items(), key=lambda item: item[1].order))
+
+    def mixer(self, name: str, place: str = "") -> Any:
+        return _lookup(self.mixers, "mixer", name, place)
+
+    def feed_forward(self, name: str, place: str = "") -> Any:
+        return _lookup(self.feed_forwards, "feed-forward", name, place)
+
+    def task(self, name: str, place: str = "task") -> Any:
+        return _lookup(self.tasks, "task", name, place)
+
+    def owner(self, kind: str, name: Any) -> PluginInfo:
+        """The plugin that provides this."""
+        return self.plugins[self._owners[kind, name]]
+
+    def notify(self, hook: str, **kwargs: Any) -> None:
+        """Call a run event in every plugin; what one raises is kept in its record and harms nobody."""
+        for name, implementation in self._implementations(hook):
+            try:
+                accepted = {k: kwargs[k] for k in implementation.argnames if k in kwargs}
+                implementation.function(**accepted)
+            except Exception:
+                self.plugins[name].error = traceback.format_exc()
+
+    def all(self) -> list[PluginInfo]:
+        """Every plugin, with all kinds asked, so that what is broken shows."""
+        _ = self.mixers, self.feed_forwards, self.tasks, self.kernels, self.presets, self.pages
+        return list(self.plugins.values())
+
+    def _load(self, entry: EntryPoint) -> None:
+        dist = entry.dist
+        package, version = (dist.name, dist.version) if dist else ("", "")
+        info = PluginInfo(entry.name, package, version)
+        if entry.name in self.plugins:  # two packages chose one name: both are kept, told apart by their package
+            info.name = f"{package}:{entry.name}"
+        self.plugins[info.name] = info
+        if not _allowed(info.name):
+            info.state = "denied"
+            return
+        try:
+            self._manager.register(entry.load(), info.name)
+        except Exception as error:
+            self._break(info, error)
+            return
+        self._note_hooks(info.name)
+
+    def _note_hooks(self, name: str) -> None:
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
+        self.plugins[name].hooks = sorted(caller.name for caller in callers)
+
+    def _implementations(self, hook: str) -> list[tuple[str, Any]]:
+        found = getattr(self._manager.hook, hook).get_hookimpls()
+        active = [impl for impl in found if self.plugins[impl.plugin_name].state == "active"]
+        return sorted(((impl.plugin_name, impl) for impl in active), key=lambda pair: pair[0])
+
+    def _collect(self, kind: str, hook: str, key: Callable[[Any], Any]) -> dict[Any, Any]:
+        collected: dict[Any, Any] = {}
+        for name, implementation in self._implementations(hook):
+            info = self.plugins[name]
+            try:
+                items = {key(item): item for item in implementation.function() or ()}
+                for taken in items.keys() & collected.keys():
+                    owner = self._owners[kind, taken]
+                    raise PluginError(
+                        f"{kind} {taken!r} is already registered by plugin {owner!r}",
+                        place=f"plugin {name}",
+                        remedy="Give it another name",
+                    )
+            except Exception as error:
+                self._break(info, error)
+                continue
+            collected.update(items)
+            self._owners.update({(kind, item): name for item in items})
+            info.provides += [f"{kind} {_label(item)}" for item in items]
+        return collected
+
+    def _break(self, info: PluginInfo, error: Exception) -> None:
+        info.state, info.error = "broken", "".join(traceback.format_exception(error))
+        if os.environ.get("CHIMERALAB_STRICT") == "1":
+            raise PluginError(
+                f"plugin {info.name!r} of package {info.package!r} is broken: {error}"
+            ) from error
+
+
+def _label(key: Any) -> str:
+    return "/".join(key) if isinstance(key, tuple) else str(key)
+
+
+def _allowed(name: str) -> bool:
+    def names(variable: str) -> list[str]:
+        return [n.strip() for n in os.environ.get(variable, "").split(",") if n.strip()]
+
+    allow, deny = names("CHIMERALAB_PLUGINS_ALLOW"), names("CHIMERALAB_PLUGINS_DENY")
+    return name not in deny and (not allow or name in allow)
+
+
+def _lookup(known: dict[str, Any], kind: str, name: str, place: str) -> Any:
+    try:
+        return known[name]
+    except KeyError:
+        raise SpecError(f"unknown {kind} {name!r}", place=place, remedy=did_you_mean(name, known)) from None
+
+
+@cache
+def registry() -> Registry:
+    """The registry of this process."""
+    return Registry()
