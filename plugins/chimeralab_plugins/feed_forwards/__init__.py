@@ -1,0 +1,11 @@
+"""First-party feed-forwards."""
+
+from chimeralab import FeedForward, hookimpl
+from chimeralab_plugins.feed_forwards.mlp import MLP
+from chimeralab_plugins.feed_forwards.none import NoFeedForward
+from chimeralab_plugins.feed_forwards.swiglu import SwiGLU
+
+
+@hookimpl
+def register_feed_forwards() -> list[type[FeedForward]]:
+    return [SwiGLU, MLP, NoFeedForward]

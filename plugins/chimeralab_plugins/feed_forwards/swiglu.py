@@ -1,0 +1,50 @@
+"""SwiGLU: y = W_down (silu(W_gate x) ⊙ W_up x)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from chimeralab import Cost, FeedForward, FeedForwardConfig, Place, State, ops
+from chimeralab_plugins.projection import projection
+
+
+class SwiGLUConfig(FeedForwardConfig):
+    hidden: int | None = Field(
+        None, ge=1, description="Width inside; default 8/3 of the model's, rounded up to a multiple of 64"
+    )
+    bias: bool = Field(False, description="Biases in the three projections")
+
+    def width(self, d_model: int) -> int:
+        return self.hidden or -(-8 * d_model // (3 * 64)) * 64
+
+
+class SwiGLU(FeedForward):
+    """Gated feed-forward, y = W_down (silu(W_gate x) ⊙ W_up x).
+
+    Source: GLU Variants Improve Transformer (arXiv 2002.05202); width and rounding after Llama.
+    """
+
+    name = "swiglu"
+    title = "SwiGLU"
+    summary = "Gated feed-forward of Llama and its kin"
+    source = "https://arxiv.org/abs/2002.05202"
+    color = "#c9a227"
+    ops = ("swiglu",)
+    Config = SwiGLUConfig
+
+    def __init__(self, config: SwiGLUConfig, d_model: int, place: Place = Place()) -> None:  # noqa: B008
+        super().__init__(config, d_model, place)
+        hidden = config.width(d_model)
+        self.gate = projection(d_model, hidden, bias=config.bias)
+        self.up = projection(d_model, hidden, bias=config.bias)
+        self.down = projection(hidden, d_model, bias=config.bias, residuals=2 * place.layers)
+
+    @classmethod
+    def cost(cls, config: SwiGLUConfig, d_model: int) -> Cost:
+        hidden = config.width(d_model)
+        into = Cost.linear(d_model, hidden, bias=config.bias)
+        return 2 * into + Cost.linear(hidden, d_model, bias=config.bias)
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:  # x: B T D
+        return self.down(ops.swiglu(self.gate(x), self.up(x))), state
