@@ -1,0 +1,39 @@
+"""Runs, metrics and checkpoints in SQL: SQLite by default, PostgreSQL by URL. Knows neither torch nor Ray."""
+
+from __future__ import annotations
+
+from chimeralab.store.database import StoreUnavailable
+from chimeralab.store.rows import (
+    ActiveRun,
+    ArtifactRow,
+    AttemptRow,
+    Curve,
+    EventRow,
+    MetricSummary,
+    NewRun,
+    PluginRow,
+    ProfileRow,
+    QueuedRun,
+    RunFilter,
+    RunPage,
+    RunRow,
+)
+from chimeralab.store.store import Store
+
+__all__ = [
+    "ActiveRun",
+    "ArtifactRow",
+    "AttemptRow",
+    "Curve",
+    "EventRow",
+    "MetricSummary",
+    "NewRun",
+    "PluginRow",
+    "ProfileRow",
+    "QueuedRun",
+    "RunFilter",
+    "RunPage",
+    "RunRow",
+    "Store",
+    "StoreUnavailable",
+]

@@ -1,0 +1,172 @@
+"""What goes into the store and what comes out: plain values, detached from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled"]
+Ending = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be queued. `plugins` are (name, version, package)."""
+
+    name: str
+    project: str
+    spec: dict[str, Any]
+    spec_hash: str
+    pattern: str
+    task: str
+    total_steps: int
+    max_attempts: int = 1
+    resources: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    plugins: Sequence[tuple[str, str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRun:
+    id: int
+    attempt: int
+    spec: dict[str, Any]
+    resources: dict[str, Any]
+    total_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    id: int
+    attempt: int
+    status: Status
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as it stands: `step` of `total_steps` after `seconds` of work. The `_at` are Unix seconds."""
+
+    id: int
+    name: str
+    project: str
+    status: Status
+    status_reason: str
+    attempt: int
+    max_attempts: int
+    cancel_requested: bool
+    archived: bool
+    spec_hash: str
+    task: str
+    step: int
+    total_steps: int
+    seconds: float
+    tokens_per_second: float
+    phase: str
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    pattern: str
+    notes: str
+    resources: dict[str, Any]
+    spec: dict[str, Any]
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs, in which order. None means any.
+
+    `order_by` is a column (`created`, `name`, …) or `metric:NAME`, `metric:NAME:min`, `metric:NAME:max`;
+    a leading `-` turns it round. Runs without the metric, or with NaN, come last either way.
+    """
+
+    project: str | None = None
+    status: Status | Sequence[Status] | None = None
+    task: str | None = None
+    text: str | None = None  # in the name, the pattern or the notes; letter case does not matter
+    tag: str | None = None
+    archived: bool | None = False
+    order_by: str = "-created"
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Some of the runs that a filter selects; `total` counts them all."""
+
+    rows: list[RunRow]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    attempt: int
+    claimed_at: float
+    began_at: float | None
+    ended_at: float | None
+    outcome: Literal["completed", "failed", "cancelled", "lost"] | None
+    reason: str
+    worker: dict[str, Any]
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """`last` is the value at the greatest `step`; `min` and `max` pass over NaN."""
+
+    last: float
+    step: int
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    x: list[float]
+    y: list[float]
+    steps: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """`seq` is the worker's number, None for a change of status, which the store wrote itself."""
+
+    id: int
+    attempt: int
+    seq: int | None
+    time: float
+    kind: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRow:
+    run_id: int
+    name: str
+    context: int
+    batch: int
+    values: dict[str, float]
+    attempt: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRow:
+    role: str
+    step: int
+    path: str
+    bytes: int
+    metrics: dict[str, float]
+    attempt: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRow:
+    name: str
+    version: str
+    package: str
