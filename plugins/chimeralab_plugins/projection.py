@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
+
+from chimeralab import SpecError
 
 
 def projection(d_in: int, d_out: int, *, bias: bool = False, residuals: int = 1) -> nn.Linear:
@@ -18,3 +20,14 @@ def projection(d_in: int, d_out: int, *, bias: bool = False, residuals: int = 1)
     if bias:
         nn.init.zeros_(linear.bias)
     return linear
+
+
+def take_weight(linear: nn.Linear, weight: Tensor, place: str) -> None:
+    """Copy another layer's weight (out, in). Raises SpecError: the shapes differ."""
+    if linear.weight.shape != weight.shape:
+        raise SpecError(
+            f"a weight of shape {tuple(weight.shape)} does not fit one of {tuple(linear.weight.shape)}",
+            place=place,
+            remedy="Set width, heads and head width as in the layer that the weights come from",
+        )
+    linear.weight.data.copy_(weight)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from chimeralab import Cost, Mixer, MixerConfig, Place, SpecError, ops
-from chimeralab_plugins.projection import projection
+from chimeralab_plugins.projection import projection, take_weight
 
 PLACE = "mixer attention"
 
@@ -168,15 +168,10 @@ class Attention(Mixer):
 
     def init_from_attention(self, q: Tensor, k: Tensor, v: Tensor, o: Tensor) -> None:
         """Take the projections as they are. Raises SpecError: their shapes differ from this layer's."""
-        for name, weight in (("q", q), ("k", k), ("v", v), ("o", o)):
-            mine = getattr(self, name).weight
-            if mine.shape != weight.shape:
-                raise SpecError(
-                    f"weight {name} is {tuple(weight.shape)}, this layer's is {tuple(mine.shape)}",
-                    place=PLACE,
-                    remedy="Set heads, kv_heads and head_dim as in the layer that the weights come from",
-                )
-            mine.data.copy_(weight)
+        take_weight(self.q, q, PLACE)
+        take_weight(self.k, k, PLACE)
+        take_weight(self.v, v, PLACE)
+        take_weight(self.o, o, PLACE)
 
     def _project(self, x: Tensor, position: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries B T H K and keys, values B T G K of tokens from `position` on."""
