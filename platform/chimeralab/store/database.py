@@ -134,7 +134,7 @@ def _address(url: str) -> URL:
 
 def _shown(address: URL) -> str:
     """The URL without its secrets, wherever they stand in it."""
-    bare = address.set(password=None).difference_update_query(["password", "sslpassword"])
+    bare = address.difference_update_query(["password", "sslpassword"])
     return bare.set(drivername=address.get_backend_name()).render_as_string(hide_password=True)
 
 
@@ -169,6 +169,7 @@ def _remedy(reason: str) -> str:
     for sign, remedy in (
         ("locked", "Another program holds the database; close it, or use PostgreSQL for many writers"),
         ("readonly", "Make the file and its folder writable"),
+        ("read-only", "Use the URL of the primary server, and a user who may write"),
         ("unable to open", "Check that the folder exists and is writable"),
         ("not a database", "The file holds something else; choose another path"),
         ("is full", "Free some disk space"),

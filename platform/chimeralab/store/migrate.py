@@ -26,8 +26,9 @@ _alembic = threading.Lock()  # Alembic keeps its context in module globals
 def upgrade_schema(database: Database) -> None:
     """Upgrade to `HEAD` under a lock. Raises StoreError for a database that is newer or cannot be written."""
     with database.writing() as connection:
-        _check_writable(connection, database.place)
         if _check_version(connection, database.place) == HEAD:
+            # A read-only database should say so now, not when the first run is over.
+            connection.execute(text(f"UPDATE {SCHEMA_TABLE} SET version_num = version_num"))
             return
     with database.reading() as connection:
         _use_wal(connection, database.place)
@@ -56,13 +57,6 @@ def _check_version(connection: Connection, place: str) -> str | None:
         reason = f"the database was written by a newer version (schema {version}, here {HEAD})"
         raise StoreError(reason, place=place, remedy="Upgrade chimeralab")
     return version
-
-
-def _check_writable(connection: Connection, place: str) -> None:
-    if connection.dialect.name == "sqlite":
-        return  # which has refused the write lock already
-    if connection.scalar(text("SHOW transaction_read_only")) == "on":
-        raise StoreError("the database is read-only", place=place, remedy="Use the primary server's URL")
 
 
 def _use_wal(connection: Connection, place: str) -> None:
