@@ -85,9 +85,7 @@ class Environment(_Event):
     values: dict[str, Any]
 
 
-Event = Annotated[
-    Metrics | Progress | Log | Sample | Checkpoint | Profile | Environment, Field(discriminator="kind")
-]
+Event = Annotated[Metrics | Progress | Log | Sample | Checkpoint | Profile | Environment, Field(discriminator="kind")]
 EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])  # to and from JSON, for spools and the wire
 
 Emit = Callable[[Event], None]

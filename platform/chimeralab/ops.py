@@ -253,9 +253,7 @@ def check_pins(pins: Mapping[str, str]) -> None:
             raise KernelError(f"unknown op {op!r}", place="kernels", remedy=did_you_mean(op, OPS))
         tiers = [kernel.tier for kernel in kernels(op)]
         if tier not in tiers:
-            raise KernelError(
-                f"no kernel {tier!r}", place=f"kernels.{op}", remedy=did_you_mean(tier, tiers)
-            )
+            raise KernelError(f"no kernel {tier!r}", place=f"kernels.{op}", remedy=did_you_mean(tier, tiers))
 
 
 @contextmanager

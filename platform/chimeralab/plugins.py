@@ -157,9 +157,7 @@ class Registry:
     def _break(self, info: PluginInfo, error: Exception) -> None:
         info.state, info.error = "broken", "".join(traceback.format_exception(error))
         if os.environ.get("CHIMERALAB_STRICT") == "1":
-            raise PluginError(
-                f"plugin {info.name!r} of package {info.package!r} is broken: {error}"
-            ) from error
+            raise PluginError(f"plugin {info.name!r} of package {info.package!r} is broken: {error}") from error
 
 
 def _label(key: Any) -> str:

@@ -75,6 +75,7 @@ class Attempt(Base):
 
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
+    cluster: Mapped[str]  # who claimed it; only that cluster's dispatcher can know what became of its worker
     claimed_at: Mapped[float]
     began_at: Mapped[float | None]
     ended_at: Mapped[float | None]
@@ -82,6 +83,17 @@ class Attempt(Base):
     reason: Mapped[str]
     worker: Mapped[dict[str, Any]]
     last_seq: Mapped[int] = mapped_column(BigInteger)  # every event up to this number is in the store
+
+
+class Cluster(Base):
+    """A cluster that serves this store, as its dispatcher last described it."""
+
+    __tablename__ = "clusters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str]
+    resources: Mapped[dict[str, Any]]
+    heartbeat_at: Mapped[float]
 
 
 class Metric(Base):

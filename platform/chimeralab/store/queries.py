@@ -29,6 +29,7 @@ from chimeralab.store.rows import (
     ActiveRun,
     ArtifactRow,
     AttemptRow,
+    ClusterRow,
     Curve,
     EventRow,
     MetricSummary,
@@ -107,8 +108,20 @@ class Queries:
 
     def active(self) -> list[ActiveRun]:
         """Runs that are starting or running."""
-        query = select(Run.id, Run.attempt, Run.status, Run.cancel_requested)
+        attempt, cluster = models.Attempt, models.Cluster
+        query = (
+            select(
+                Run.id, Run.attempt, Run.status, Run.cancel_requested, attempt.cluster, cluster.heartbeat_at
+            )
+            .join(attempt, (attempt.run_id == Run.id) & (attempt.attempt == Run.attempt))
+            .outerjoin(cluster, cluster.name == attempt.cluster)
+        )
         return self._all(ActiveRun, query.where(Run.status.in_(["starting", "running"])).order_by(Run.id))
+
+    def clusters(self) -> list[ClusterRow]:
+        """Clusters that serve this store, the liveliest first."""
+        query = _columns(models.Cluster, ClusterRow)
+        return self._all(ClusterRow, query.order_by(models.Cluster.heartbeat_at.desc()))
 
     def attempts(self, run_id: int) -> list[AttemptRow]:
         query = _columns(models.Attempt, AttemptRow).where(models.Attempt.run_id == run_id)

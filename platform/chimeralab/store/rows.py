@@ -43,6 +43,18 @@ class ActiveRun:
     attempt: int
     status: Status
     cancel_requested: bool
+    cluster: str
+    heartbeat_at: float | None  # of that cluster
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster that serves the store; `resources` are totals ("CPU", "GPU", "memory" in bytes, "nodes")."""
+
+    name: str
+    address: str
+    resources: dict[str, float]
+    heartbeat_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class RunPage:
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
     attempt: int
+    cluster: str
     claimed_at: float
     began_at: float | None
     ended_at: float | None

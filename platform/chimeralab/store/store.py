@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from chimeralab.store.database import Database, insert_missing, repeatable
 from chimeralab.store.ingest import ingest
 from chimeralab.store.migrate import check_schema, upgrade_schema
-from chimeralab.store.models import Attempt, Project, Run, RunPlugin, Tag
+from chimeralab.store.models import Attempt, Cluster, Project, Run, RunPlugin, Tag
 from chimeralab.store.queries import Queries, portions
 from chimeralab.store.rows import Ending, NewRun, Status
 from chimeralab.store.transitions import (
@@ -110,7 +110,16 @@ class Store(Queries):
             record(connection, run_id, 0, None, "queued", "")
         return run_id
 
-    def claim(self, run_id: int, attempt: int) -> int | None:
+    @repeatable
+    def heartbeat(self, cluster: str, address: str, resources: dict[str, float]) -> None:
+        """The cluster is alive and has these resources in all."""
+        values = {"address": address, "resources": resources, "heartbeat_at": time.time()}
+        with self._database.writing() as connection:
+            changed = connection.execute(update(Cluster).where(Cluster.name == cluster).values(**values))
+            if not changed.rowcount:
+                insert_missing(connection, Cluster, [{"name": cluster, **values}])
+
+    def claim(self, run_id: int, attempt: int, cluster: str = "") -> int | None:
         """Take a queued run whose last attempt was `attempt`: the new one, or None if another was faster."""
         with self._database.writing() as connection:
             if not move(connection, run_id, attempt, "queued", "starting", attempt=attempt + 1):
@@ -119,6 +128,7 @@ class Store(Queries):
                 insert(Attempt).values(
                     run_id=run_id,
                     attempt=attempt + 1,
+                    cluster=cluster,
                     claimed_at=time.time(),
                     reason="",
                     worker={},

@@ -11,6 +11,14 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "clusters",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("resources", sa.Text(), nullable=False),
+        sa.Column("heartbeat_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_clusters")),
+    )
+    op.create_table(
         "metrics",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -79,6 +87,7 @@ def upgrade() -> None:
         "attempts",
         sa.Column("run_id", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("cluster", sa.Text(), nullable=False),
         sa.Column("claimed_at", sa.Double(), nullable=False),
         sa.Column("began_at", sa.Double(), nullable=True),
         sa.Column("ended_at", sa.Double(), nullable=True),

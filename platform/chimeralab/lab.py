@@ -1,0 +1,507 @@
+"""Lab: the one facade. The command line, the dashboard and a notebook use nothing else.
+
+with Lab.open() as lab:
+    stack = lab.compose("every(3, attention, offset=2, base=mamba2) x6", d_model=256)
+    print(lab.cost(stack).total_params)
+    run = lab.submit(RunSpec(stack=stack))
+    lab.wait(run)
+    print(lab.compare([run]).rows[0].bits_per_byte)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ValidationError
+
+from chimeralab.comparison import Comparison
+from chimeralab.comparison import compare as compare_runs
+from chimeralab.errors import ClusterError, ResourceError, SpecError
+from chimeralab.runs import RunSpec
+from chimeralab.scheduling.home import Home
+from chimeralab.stack import StackSpec, parse, to_text
+from chimeralab.store import (
+    ArtifactRow,
+    AttemptRow,
+    Curve,
+    EventRow,
+    MetricSummary,
+    NewRun,
+    PluginRow,
+    ProfileRow,
+    RunFilter,
+    RunPage,
+    RunRow,
+    Store,
+)
+
+if TYPE_CHECKING:
+    from chimeralab.contracts import Page, Preset
+    from chimeralab.plugins import PluginInfo
+    from chimeralab.scheduling.cluster import Cluster
+    from chimeralab.stack.cost import CostReport
+
+ENDED = ("completed", "failed", "cancelled")
+ALIVE_SECONDS = 30.0  # a cluster that was silent for longer counts as gone
+
+
+@dataclass(frozen=True)
+class PaletteEntry:
+    """A mixer or feed-forward that can be put into a stack; `schema` is the JSON schema of its options."""
+
+    kind: Literal["mixer", "feed_forward"]
+    name: str
+    title: str
+    summary: str
+    color: str
+    source: str
+    package: str
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task that a run can train on."""
+
+    name: str
+    title: str
+    summary: str
+    metric: str
+    higher_is_better: bool
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """A kernel of an op; `reason` says why it cannot serve on this machine, "" when it can."""
+
+    op: str
+    tier: str
+    priority: int
+    package: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """The cluster that works for this store, as it last reported."""
+
+    address: str
+    cpus: float
+    gpus: float
+    memory: float  # bytes
+    nodes: int
+    alive: bool
+
+
+class Lab:
+    """A store, and (where one is wanted) a cluster that works on its queue. Use it as a context manager."""
+
+    def __init__(self, home: Home, store: Store, cluster: Cluster | None = None, *, owns_cluster: bool = False) -> None:
+        self.home, self.store, self.cluster_connection = home, store, cluster
+        self._owns_cluster = owns_cluster
+
+    @classmethod
+    def open(
+        cls,
+        home: Path | str | None = None,
+        *,
+        store: str | None = None,
+        cluster: str | None = None,
+        cpus: int | None = None,
+        gpus: int | None = None,
+    ) -> Self:
+        """Open the lab in a folder.
+
+        Args:
+            home: default `$CHIMERALAB_HOME`, then `~/.chimeralab`.
+            store: a database URL; default: SQLite in the home.
+            cluster: None reads and submits without one; "embedded" starts (or finds) the home's own;
+                anything else is the address of a Ray cluster.
+            cpus, gpus: what an embedded cluster offers; default: what the machine has.
+
+        Raises:
+            StoreError, ClusterError
+        """
+        place = Home.open(home)
+        opened = Store.open(store or place.store_url)
+        if cluster is None:
+            return cls(place, opened)
+        from chimeralab.scheduling import connect, embedded
+        from chimeralab.scheduling.dispatcher import ensure_dispatcher
+
+        try:
+            connection, started = (
+                embedded(place, cpus=cpus, gpus=gpus) if cluster == "embedded" else (connect(cluster), False)
+            )
+        except ClusterError:
+            opened.close()
+            raise
+        lab = cls(place, opened, connection, owns_cluster=started)
+        try:
+            ensure_dispatcher(opened.url, str(place.path), place.identity, connection.address)
+        except ClusterError:
+            lab.close()
+            raise
+        return lab
+
+    def close(self, *, keep_cluster: bool = False) -> None:
+        """Close the store and leave the cluster; one that this lab started is stopped, unless it is to be kept.
+
+        Runs that were active go on when the cluster is started again.
+        """
+        if self.cluster_connection is not None:
+            if self._owns_cluster and not keep_cluster:
+                self.cluster_connection.stop()
+            else:
+                self.cluster_connection.disconnect()
+            self.cluster_connection = None
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- compose --------------------------------------------------------------------------------------------
+
+    def palette(self) -> list[PaletteEntry]:
+        """Every installed mixer and feed-forward."""
+        from chimeralab.plugins import registry
+
+        known = registry()
+        return [
+            PaletteEntry(
+                kind,  # type: ignore[arg-type]
+                cls.name,
+                cls.title or cls.name,
+                cls.summary,
+                cls.color or _color(cls.name),
+                cls.source,
+                known.owner(label, cls.name).package,
+                cls.Config.model_json_schema(),
+            )
+            for kind, label, found in (
+                ("mixer", "mixer", known.mixers),
+                ("feed_forward", "feed-forward", known.feed_forwards),
+            )
+            for cls in found.values()
+        ]
+
+    def presets(self) -> list[Preset]:
+        from chimeralab.plugins import registry
+
+        return list(registry().presets.values())
+
+    def tasks(self) -> list[TaskEntry]:
+        from chimeralab.plugins import registry
+
+        return [
+            TaskEntry(
+                cls.name,
+                cls.title or cls.name,
+                cls.summary,
+                cls.metric,
+                cls.higher_is_better,
+                cls.Config.model_json_schema(),
+            )
+            for cls in registry().tasks.values()
+        ]
+
+    def compose(self, text: str, **settings: Any) -> StackSpec:
+        """Text (or a preset's name) → a checked stack. `settings`: d_model, norm_eps, tie_embeddings.
+
+        Raises:
+            PatternError: the text cannot be read. SpecError: a layer cannot be built.
+        """
+        from chimeralab.plugins import registry
+
+        preset = registry().presets.get(text.strip())
+        if preset is not None:
+            text, settings = preset.pattern, {**preset.settings, **settings}
+        layers = parse(text)
+        with _readable(StackSpec, "stack"):
+            stack = StackSpec(layers=layers, **settings)
+        self.check(stack)
+        return stack
+
+    def check(self, stack: StackSpec) -> None:
+        """Raises SpecError where a layer does not exist or cannot be built as asked."""
+        from chimeralab.stack.resolve import resolve
+
+        resolve(stack)
+
+    def text(self, stack: StackSpec) -> str:
+        return to_text(stack.layers)
+
+    def cost(
+        self,
+        stack: StackSpec,
+        *,
+        vocab_size: int = 256,
+        batch_size: int = 8,
+        sequence_length: int = 256,
+        contexts: Sequence[int] | None = None,
+        precision: str = "float32",
+    ) -> CostReport:
+        """What the stack costs; nothing is built. See `chimeralab.stack.cost.cost`."""
+        from chimeralab.stack.cost import cost
+
+        return cost(
+            stack,
+            vocab_size=vocab_size,
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            contexts=contexts,
+            precision=precision,
+        )
+
+    # -- run ------------------------------------------------------------------------------------------------
+
+    def preview(self, spec: RunSpec) -> CostReport:
+        """Everything that `submit` checks, and what the run will cost; nothing is queued."""
+        from chimeralab.runs.check import check, check_memory
+
+        report = check(spec)
+        status = self.cluster()
+        if status is not None and status.alive:
+            asked = spec.resources
+            if asked.gpus > status.gpus:
+                raise ResourceError(
+                    f"{asked.gpus:g} GPUs are asked for and the cluster has {status.gpus:g}",
+                    place="resources.gpus",
+                    remedy="Ask for fewer, or add a worker with GPUs to the cluster",
+                )
+            if asked.cpus > status.cpus:
+                raise ResourceError(
+                    f"{asked.cpus:g} CPUs are asked for and the cluster has {status.cpus:g}",
+                    place="resources.cpus",
+                    remedy="Ask for fewer",
+                )
+            if asked.gpus == 0 and status.memory:
+                check_memory(report, int(status.memory), "the cluster")
+        if spec.resources.gpus > 0:
+            memory = _gpu_memory()
+            if memory is not None:
+                check_memory(report, int(memory * min(1.0, spec.resources.gpus)), "the GPU")
+        return report
+
+    def submit(self, spec: RunSpec) -> int:
+        """Check a run and queue it; returns its id.
+
+        Raises:
+            SpecError, DataError, KernelError, ResourceError: nothing was queued.
+        """
+        self.preview(spec)
+        pattern = to_text(spec.stack.layers)
+        return self.store.create_run(
+            NewRun(
+                name=spec.name or pattern,
+                project=spec.project,
+                spec=spec.model_dump(mode="json"),
+                spec_hash=spec.spec_hash,
+                pattern=pattern,
+                task=spec.task.name,
+                total_steps=spec.train.steps,
+                max_attempts=spec.max_attempts,
+                resources=spec.resources.model_dump(),
+                tags=spec.tags,
+                notes=spec.notes,
+                plugins=_plugins_of(spec),
+            )
+        )
+
+    def wait(
+        self,
+        run_ids: int | Sequence[int],
+        *,
+        timeout: float | None = None,
+        watch: Callable[[list[RunRow]], None] = lambda _: None,
+        poll: float = 0.5,
+    ) -> list[RunRow]:
+        """Wait until all have ended. `watch` sees their rows at each poll.
+
+        Raises:
+            TimeoutError: after `timeout` seconds.
+        """
+        ids = [run_ids] if isinstance(run_ids, int) else list(run_ids)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            rows = [self.store.run(run_id) for run_id in ids]
+            watch(rows)
+            if all(row.status in ENDED for row in rows):
+                return rows
+            if deadline is not None and time.monotonic() > deadline:
+                states = ", ".join(f"{row.id} {row.status}" for row in rows)
+                raise TimeoutError(f"runs did not end in {timeout:g} s: {states}")
+            time.sleep(poll)
+
+    def cancel(self, run_id: int) -> str:
+        """Cancel a queued run at once, ask a running one to stop; returns its status."""
+        return self.store.request_cancel(run_id)
+
+    def retry(self, run_id: int) -> None:
+        """Queue a failed or cancelled run again; it goes on from its newest checkpoint."""
+        self.store.retry(run_id)
+
+    # -- read -----------------------------------------------------------------------------------------------
+
+    def find(self, reference: str) -> int:
+        """The id of a run given by id or unique name."""
+        return self.store.find(reference)
+
+    def runs(self, wanted: RunFilter | None = None) -> RunPage:
+        return self.store.runs(wanted or RunFilter())
+
+    def run(self, run_id: int) -> RunRow:
+        return self.store.run(run_id)
+
+    def spec(self, run_id: int) -> RunSpec:
+        """A run's spec, to reproduce or change it."""
+        with _readable(RunSpec, f"run {run_id}"):
+            return RunSpec.model_validate(self.store.run(run_id).spec)
+
+    def metrics(self, run_id: int) -> list[str]:
+        return self.store.metrics(run_id)
+
+    def curve(
+        self,
+        run_id: int,
+        metric: str,
+        *,
+        x: Literal["step", "tokens", "seconds"] = "step",
+        max_points: int | None = None,
+    ) -> Curve:
+        return self.store.curve(run_id, metric, x=x, max_points=max_points)
+
+    def summaries(self, run_ids: Collection[int]) -> dict[int, dict[str, MetricSummary]]:
+        return self.store.summaries(run_ids)
+
+    def events(
+        self, run_id: int, *, kinds: Collection[str] | None = None, after_id: int = 0, limit: int = 500
+    ) -> list[EventRow]:
+        return self.store.events(run_id, kinds=kinds, after_id=after_id, limit=limit)
+
+    def attempts(self, run_id: int) -> list[AttemptRow]:
+        return self.store.attempts(run_id)
+
+    def profiles(self, run_ids: Collection[int]) -> list[ProfileRow]:
+        return self.store.profiles(run_ids)
+
+    def artifacts(self, run_id: int) -> list[ArtifactRow]:
+        return self.store.artifacts(run_id)
+
+    def compare(self, run_ids: Sequence[int]) -> Comparison:
+        return compare_runs(self.store, run_ids)
+
+    def projects(self) -> list[str]:
+        return self.store.projects()
+
+    def run_plugins(self, run_id: int) -> list[PluginRow]:
+        """The plugins that a run was queued with."""
+        return self.store.plugins(run_id)
+
+    def tag(self, run_id: int, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
+        self.store.tag(run_id, add, remove)
+
+    def note(self, run_id: int, text: str) -> None:
+        self.store.note(run_id, text)
+
+    def rename(self, run_id: int, name: str) -> None:
+        self.store.rename(run_id, name)
+
+    def archive(self, run_ids: Collection[int], archived: bool = True) -> None:
+        self.store.archive(run_ids, archived)
+
+    # -- look around ----------------------------------------------------------------------------------------
+
+    def plugins(self) -> list[PluginInfo]:
+        from chimeralab.plugins import registry
+
+        return registry().all()
+
+    def pages(self) -> list[Page]:
+        from chimeralab.plugins import registry
+
+        return list(registry().pages.values())
+
+    def kernels(self) -> list[KernelEntry]:
+        """Kernels by op, best first, each tried with a small typical call on this machine."""
+        from chimeralab.op_samples import kernel_entries
+
+        return [KernelEntry(**entry) for entry in kernel_entries()]
+
+    def cluster(self) -> ClusterStatus | None:
+        """The cluster that works for this store, as it last reported; None when none ever did."""
+        found = self.store.clusters()
+        if not found:
+            return None
+        newest = found[0]
+        resources = newest.resources
+        return ClusterStatus(
+            address=newest.address,
+            cpus=resources.get("CPU", 0.0),
+            gpus=resources.get("GPU", 0.0),
+            memory=resources.get("memory", 0.0),
+            nodes=int(resources.get("nodes", 0)),
+            alive=time.time() - newest.heartbeat_at < ALIVE_SECONDS,
+        )
+
+
+@contextmanager
+def _readable(model: type[BaseModel], place: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        from chimeralab.stack.resolve import invalid
+
+        raise invalid(error, model, place) from None
+
+
+def _plugins_of(spec: RunSpec) -> list[tuple[str, str, str]]:
+    """(name, version, package) of every plugin that a run needs, for its record."""
+    from chimeralab.plugins import registry
+
+    known = registry()
+    owners = {known.owner("task", spec.task.name).name}
+    for layer in spec.stack.layers:
+        owners |= {known.owner("mixer", layer.mixer).name, known.owner("feed-forward", layer.ffn).name}
+    infos = [known.plugins[name] for name in sorted(owners)]
+    return [(info.name, info.version, info.package) for info in infos]
+
+
+def _gpu_memory() -> int | None:
+    """Bytes of this machine's first GPU; None without one (the cluster's GPUs are then elsewhere)."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
+def _color(name: str) -> str:
+    """A steady colour for a layer that chose none."""
+    import colorsys
+    import zlib
+
+    hue = zlib.crc32(name.encode()) % 360 / 360
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.5, 0.55))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+__all__ = [
+    "ClusterStatus",
+    "KernelEntry",
+    "Lab",
+    "PaletteEntry",
+    "RunFilter",
+    "SpecError",
+    "TaskEntry",
+]

@@ -1,0 +1,50 @@
+"""A small typical call of each op: what the Kernels page and `chimeralab kernels` try on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from chimeralab import ops
+from chimeralab.plugins import registry
+
+B, T, H, K, D = 2, 128, 4, 32, 128
+
+
+def sample(op: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
+    """Arguments of one call, in the order in which the op hands them to a kernel."""
+    draws = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draws).to(device, dtype)
+
+    heads = (random(B, T, H, K), random(B, T, H, K), random(B, T, H, K))
+    log_decay = -torch.nn.functional.softplus(random(B, T, H)).float()
+    angles = random(T, K // 2).float()
+    targets = torch.randint(D, (B * T,), generator=draws).to(device)
+    return {
+        "attention": (*heads, True, None, None, None, 0),
+        "gated_linear_attention": (*heads, log_decay, None, None, None, None),
+        "short_convolution": (random(B, T, D), random(D, 4), None, "silu", None, None),
+        "rms_norm": (random(B, T, D), random(D), 1e-6, None),
+        "rotary": (heads[0], angles.cos(), angles.sin()),
+        "swiglu": (random(B, T, D), random(B, T, D)),
+        "linear_cross_entropy": (random(B * T, D), random(D, D), targets, "mean", 0.0, -100),
+    }[op]
+
+
+def kernel_entries() -> list[dict[str, Any]]:
+    """Every kernel, best first within its op: where it comes from, and why it cannot serve here ("": it can)."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    entries = []
+    for op in ops.OPS:
+        arguments = sample(op, device, dtype)
+        for kernel in ops.kernels(op):
+            package = registry().owner("kernel", (op, kernel.tier)).package
+            reason = kernel.unsupported(*arguments) or ""
+            entries.append(
+                {"op": op, "tier": kernel.tier, "priority": kernel.priority, "package": package, "reason": reason}
+            )
+    return entries

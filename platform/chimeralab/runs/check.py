@@ -1,0 +1,65 @@
+"""Everything about a RunSpec that can be wrong, found before it is queued."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from chimeralab import ops
+from chimeralab.contracts import Task
+from chimeralab.errors import ResourceError
+from chimeralab.plugins import registry
+from chimeralab.runs.spec import RunSpec, TaskSpec
+from chimeralab.stack.cost import CostReport, cost
+from chimeralab.stack.resolve import invalid, resolve
+
+
+def make_task(spec: TaskSpec) -> Task:
+    """The task, its options checked.
+
+    Raises:
+        SpecError, DataError: an unknown task, a bad option, data that is not there.
+    """
+    cls = registry().task(spec.name, "task.name")
+    try:
+        config = cls.Config(**spec.options)
+    except ValidationError as error:
+        raise invalid(error, cls.Config, "task.options") from None
+    task: Task = cls(config)
+    task.check()
+    return task
+
+
+def check(spec: RunSpec) -> CostReport:
+    """Check stack, task and kernels; returns what the run will cost.
+
+    Raises:
+        SpecError, DataError, KernelError
+    """
+    resolve(spec.stack)
+    ops.check_pins(spec.kernels)
+    task = make_task(spec.task)
+    gpu = spec.resources.gpus > 0
+    narrow = spec.train.precision == "bfloat16" or (gpu and spec.train.precision == "auto")
+    return cost(
+        spec.stack,
+        vocab_size=task.vocab_size,
+        batch_size=spec.train.batch_size,
+        sequence_length=task.sequence_length,
+        precision="bfloat16" if narrow else "float32",
+    )
+
+
+def check_memory(report: CostReport, available: int, where: str) -> None:
+    """Raises ResourceError where training needs more bytes than `available`."""
+    if report.training_bytes <= available:
+        return
+    parts = ", ".join(f"{part} {_gib(size)}" for part, size in report.memory.items())
+    raise ResourceError(
+        f"training would take about {_gib(report.training_bytes)} ({parts}); {where} has {_gib(available)}",
+        place="train.batch_size",
+        remedy="Lower batch_size and raise accumulate, shorten the sequences, or make the stack smaller",
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

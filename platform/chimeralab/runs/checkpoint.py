@@ -1,0 +1,139 @@
+"""Checkpoints: safetensors and JSON in one folder a step, written aside and renamed when complete.
+
+A folder named `step-…` is complete, whatever was killed when. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from chimeralab.errors import DataError
+from chimeralab.stack.model import StackModel
+
+
+@dataclass
+class Position:
+    """Where a run stands, beside its weights: enough to go on as if nothing had happened."""
+
+    step: int = 0  # optimizer steps done
+    tokens: int = 0  # seen
+    seconds: float = 0.0  # spent training, over all attempts
+    best: float | None = None  # best value of the task's metric
+    best_step: int = -1
+    evaluations_since_best: int = 0
+    last_evaluation: dict[str, float] = field(default_factory=dict)
+
+
+def save(folder: Path, model: StackModel, optimizer: torch.optim.Optimizer, position: Position) -> Path:
+    """Write `folder/step-00000100`; atomic, and durable when it returns."""
+    target = folder / f"step-{position.step:08d}"
+    if target.exists():
+        return target
+    scratch = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    state, layout = _flatten(optimizer.state_dict())
+    # tied weights are one tensor: named_parameters lists it once, which is how safetensors wants it
+    save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, scratch / "model.safetensors")
+    save_file(_buffers(model), scratch / "buffers.safetensors")
+    save_file(state, scratch / "optimizer.safetensors")
+    save_file(_random_states(), scratch / "random.safetensors")
+    (scratch / "position.json").write_text(json.dumps({"position": asdict(position), "optimizer": layout}))
+    for path in (*scratch.iterdir(), scratch):
+        _sync(path)
+    scratch.rename(target)
+    _sync(folder)
+    return target
+
+
+def load(path: Path, model: StackModel, optimizer: torch.optim.Optimizer) -> Position:
+    """Put weights, optimizer and random states back, in place.
+
+    Raises:
+        DataError: the folder is missing, damaged or of another model.
+    """
+    try:
+        load_weights(path, model)
+        saved = json.loads((path / "position.json").read_text())
+        optimizer.load_state_dict(_unflatten(load_file(path / "optimizer.safetensors"), saved["optimizer"]))
+        _restore_random_states(load_file(path / "random.safetensors"))
+        return Position(**saved["position"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
+
+
+def load_weights(path: Path, model: StackModel) -> None:
+    """Put the weights of a checkpoint into a model of the same stack."""
+    try:
+        weights = load_file(path / "model.safetensors")
+        buffers = load_file(path / "buffers.safetensors")
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
+    own = dict(model.named_parameters())
+    if own.keys() != weights.keys():
+        odd = min(own.keys() ^ weights.keys())
+        raise DataError(f"it is of another stack: {odd!r}", place=f"checkpoint {path.name}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+        for name, tensor in _buffers(model).items():
+            tensor.copy_(buffers[name])
+
+
+def size(path: Path) -> int:
+    """Bytes on disk."""
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+def _buffers(model: StackModel) -> dict[str, Tensor]:
+    persistent = model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
+    return {name: tensor for name, tensor in model.named_buffers() if name in persistent}
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as named tensors and a JSON rest."""
+    tensors = {
+        f"{index}.{key}": value.contiguous()
+        for index, entry in state["state"].items()
+        for key, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def _unflatten(tensors: dict[str, Tensor], layout: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    return {"state": state, "param_groups": layout["param_groups"]}
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random_states(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

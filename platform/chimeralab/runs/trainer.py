@@ -1,0 +1,207 @@
+"""The one trainer. It reads top to bottom: set up, then step, log, evaluate, save, until done."""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from chimeralab.contracts import Batch, Task
+from chimeralab.errors import RunFailed
+from chimeralab.events import Log, Metrics, Progress, Sample
+from chimeralab.runs import checkpoint
+from chimeralab.runs.checkpoint import Position
+from chimeralab.runs.device import PeakMemory, matmul_rate, precision
+from chimeralab.runs.evaluate import evaluate, generate
+from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
+from chimeralab.runs.retention import Retention
+from chimeralab.runs.sink import Sink
+from chimeralab.runs.spec import RunSpec
+from chimeralab.stack.cost import stack_cost
+from chimeralab.stack.model import StackModel
+from chimeralab.stack.resolve import resolve
+
+PROGRESS_SECONDS = 0.5
+
+
+class Cancelled(Exception):
+    """The sink asked the run to stop; its newest checkpoint was written."""
+
+
+@dataclass
+class Trainer:
+    """Trains `model` on `task` as `spec.train` says, into `folder`, telling `sink`.
+
+    The batch at a step depends on the seed and the step alone, and a checkpoint holds everything else, so that a
+    resumed run on a CPU repeats the undisturbed one bit for bit.
+    """
+
+    spec: RunSpec
+    model: StackModel
+    task: Task
+    device: torch.device
+    folder: Path
+    sink: Sink
+
+    def __post_init__(self) -> None:
+        self.train = self.spec.train
+        self.dtype = precision(self.train.precision, self.device)
+        self.optimizer = adamw(self.model, self.train)
+        self.position = Position()
+        self.retention = Retention(self.sink)
+        self.compute_loss = torch.compile(self.model.loss, fullgraph=True) if self.train.compile else self.model.loss
+        self.step_tokens = self.train.batch_size * self.train.accumulate * self.task.sequence_length
+        layers = resolve(self.spec.stack)
+        head = 6.0 * self.spec.stack.d_model * self.model.vocab_size
+        self.flops_per_token = stack_cost(layers, self.spec.stack.d_model).train_flops(self.task.sequence_length) + head
+        self._last_progress = 0.0
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint instead of from the start."""
+        self.position = checkpoint.load(path, self.model, self.optimizer)
+        self.retention.adopt("newest", path)
+        if self.position.best_step >= 0:
+            best = path.parent / f"step-{self.position.best_step:08d}"
+            if best.exists():
+                self.retention.adopt("best", best)
+
+    def run(self) -> Position:
+        """Train to the last step, or until patience runs out.
+
+        Raises:
+            RunFailed: the loss is not finite.
+            Cancelled: the sink asked to stop.
+        """
+        peak = matmul_rate(self.device, self.dtype)
+        memory = PeakMemory(self.device)
+        self.model.train()
+        start, window_start, window_step = time.perf_counter(), time.perf_counter(), self.position.step
+        before = self.position.seconds
+        with ThreadPoolExecutor(1, "batches") as reader:
+            coming = reader.submit(self.batches, self.position.step)
+            while self.position.step < self.train.steps and not self.out_of_patience():
+                if self.sink.stop_requested():
+                    self.save("newest")
+                    raise Cancelled
+                step = self.position.step
+                batches = coming.result()
+                if step + 1 < self.train.steps:
+                    coming = reader.submit(self.batches, step + 1)
+                loss, norm = self.optimizer_step(step, batches)
+
+                done = self.position.step = step + 1
+                self.position.tokens += self.step_tokens
+                last = done == self.train.steps
+                logged = done % self.train.log_every == 0 or done == 1 or last
+                evaluated = done % self.train.eval_every == 0 or last
+                saved = done % self.train.checkpoint_every == 0 or last
+                if logged or evaluated or saved:
+                    self.guard(done, loss, norm)
+                now = time.perf_counter()
+                self.position.seconds = before + now - start
+                rate = (done - window_step) * self.step_tokens / max(now - window_start, 1e-9)
+                if logged:
+                    values = {"train/loss": float(loss), "train/gradient_norm": float(norm)}
+                    values["train/learning_rate"] = learning_rate(step, self.train)
+                    values["train/tokens_per_second"] = rate
+                    values["train/flops_utilisation"] = rate * self.flops_per_token / peak
+                    values["train/peak_memory_bytes"] = memory.bytes()
+                    self.emit_metrics(values)
+                    window_start, window_step = now, done
+                self.emit_progress(rate, last)
+                if evaluated:
+                    self.evaluate(rate)
+                if saved:
+                    self.save("newest")
+                if evaluated or saved:  # neither counts as training time in the next window
+                    pause = time.perf_counter() - now
+                    window_start += pause
+                    start += pause
+        if self.out_of_patience() and self.position.step < self.train.steps:
+            self.save("newest")
+            told = f"no better {self.task.metric} in {self.train.patience} evaluations: stopped at step"
+            self.sink.emit(Log(message=f"{told} {self.position.step}"))
+        return self.position
+
+    def optimizer_step(self, step: int, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss (mean over the micro-batches) and gradient norm before clipping."""
+        set_learning_rate(self.optimizer, learning_rate(step, self.train))
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            moved = batch.to(self.device)
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+                loss = self.compute_loss(moved.inputs, moved.targets)
+            (loss / len(batches)).backward()
+            total += loss.detach() / len(batches)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip or math.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, norm
+
+    def batches(self, step: int) -> list[Batch]:
+        n, size = self.train.accumulate, self.train.batch_size
+        found = [self.task.batch("train", step * n + i, size, seed=self.spec.seed) for i in range(n)]
+        if self.device.type == "cuda":
+            return [Batch(b.inputs.pin_memory(), b.targets.pin_memory()) for b in found]
+        return found
+
+    def guard(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """A loss or gradient that is not finite ends the run, before it reaches a checkpoint."""
+        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
+            return
+        self.emit_metrics({"train/loss": float(loss), "train/gradient_norm": float(norm)})
+        raise RunFailed(
+            f"the loss is {float(loss)} and the gradient norm {float(norm)}",
+            place=f"step {step}",
+            remedy="Lower lr, raise warmup_steps, or train in float32; the last checkpoint is from before",
+        )
+
+    def evaluate(self, rate: float) -> None:
+        """Measure the validation split, remember the best, write samples."""
+        self.emit_progress(rate, force=True, phase="evaluate")
+        metrics = evaluate(
+            self.model,
+            self.task,
+            batches=self.train.eval_batches,
+            batch_size=self.train.batch_size,
+            device=self.device,
+        )
+        self.emit_metrics({f"validation/{name}": value for name, value in metrics.items()})
+        position = self.position
+        position.last_evaluation = metrics
+        value = metrics[self.task.metric]
+        sign = 1 if self.task.higher_is_better else -1
+        if position.best is None or sign * value > sign * position.best:
+            position.best, position.best_step, position.evaluations_since_best = value, position.step, 0
+            self.save("best")
+        else:
+            position.evaluations_since_best += 1
+        if self.train.sample_tokens:
+            for prompt in self.task.prompts():
+                written = generate(self.model, prompt, self.train.sample_tokens, seed=self.spec.seed)
+                text, start = self.task.decode(written), self.task.decode(prompt)
+                self.sink.emit(Sample(step=position.step, prompt=start, text=text))
+
+    def save(self, role: str) -> None:
+        path = checkpoint.save(self.folder / "checkpoints", self.model, self.optimizer, self.position)
+        metrics = {f"validation/{k}": v for k, v in self.position.last_evaluation.items()}
+        self.retention.announce(role, path, self.position.step, checkpoint.size(path), metrics)
+        self.retention.prune()
+
+    def out_of_patience(self) -> bool:
+        return 0 < self.train.patience <= self.position.evaluations_since_best
+
+    def emit_metrics(self, values: dict[str, float]) -> None:
+        at = self.position
+        self.sink.emit(Metrics(step=at.step, tokens=at.tokens, seconds=at.seconds, values=values))
+
+    def emit_progress(self, rate: float, force: bool = False, phase: str = "train") -> None:
+        now = time.monotonic()
+        if force or now - self._last_progress >= PROGRESS_SECONDS:
+            self._last_progress = now
+            at, total = self.position, self.train.steps
+            self.sink.emit(Progress(step=at.step, total=total, seconds=at.seconds, tokens_per_second=rate, phase=phase))

@@ -1,0 +1,49 @@
+"""StackSpec → model."""
+
+from __future__ import annotations
+
+import torch
+
+from chimeralab import ops
+from chimeralab.contracts import Place
+from chimeralab.stack.model import Layer, StackModel
+from chimeralab.stack.resolve import resolve
+from chimeralab.stack.spec import StackSpec
+
+
+def build(
+    stack: StackSpec,
+    vocab_size: int,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int | None = None,
+) -> StackModel:
+    """Build the model. Weights are drawn on the CPU so that a seed means the same on every device.
+
+    Args:
+        device: "meta" builds shapes only.
+        seed: seeds torch's CPU generator first; None draws from where it stands.
+    """
+    ops.load()
+    layers = resolve(stack)
+    if seed is not None:
+        torch.manual_seed(seed)
+    meta = device is not None and torch.device(device).type == "meta"
+    with torch.device("meta" if meta else "cpu"):
+        model = StackModel(
+            [
+                Layer(
+                    layer.mixer(layer.config, stack.d_model, place := Place(index, len(layers))),
+                    layer.ffn(layer.ffn_config, stack.d_model, place),
+                    stack.d_model,
+                    stack.norm_eps,
+                )
+                for index, layer in enumerate(layers)
+            ],
+            stack.d_model,
+            vocab_size,
+            eps=stack.norm_eps,
+            tie_embeddings=stack.tie_embeddings,
+        )
+    return model.to(device=device, dtype=dtype)

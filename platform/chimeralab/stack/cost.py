@@ -1,0 +1,175 @@
+"""What a stack costs, before anything is built: parameters, FLOPs, state, memory to train.
+
+Parameters, FLOPs and state come from the layers' own formulas. Activations are counted: each distinct layer runs
+once on the meta device while autograd's saved tensors are added up, so nothing is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from chimeralab.contracts import Cost
+from chimeralab.stack.build import build
+from chimeralab.stack.resolve import ResolvedLayer, resolve
+from chimeralab.stack.spec import LayerSpec, StackSpec
+
+CONTEXTS = (256, 1024, 4096, 16384, 65536, 262144)
+
+BANDWIDTH = {  # bytes/s of memory, from datasheets; "CPU" is two DDR5 channels
+    "CPU": 60e9,
+    "RTX 4090": 1.01e12,
+    "A100": 2.04e12,
+    "H100": 3.35e12,
+    "H200": 4.8e12,
+    "B200": 8.0e12,
+}
+
+
+class LayerCost(BaseModel):
+    """One layer's share."""
+
+    mixer: str
+    ffn: str
+    params: int
+    prefill_flops: float  # per token at the training length
+    decode_flops: float  # per token at that context
+    state_bytes: int  # per sequence at that context
+
+
+class CostReport(BaseModel):
+    """Costs of a stack. FLOPs per token, bytes per sequence unless said otherwise."""
+
+    params: dict[str, int]  # embedding, mixers, feed_forwards, norms, head
+    total_params: int
+    layers: list[LayerCost]
+    sequence_length: int
+    batch_size: int
+    train_flops: float  # per token, forward and backward
+    prefill_flops: float
+    decode_flops: float
+    contexts: list[int]
+    state_bytes: list[int]  # at each context, bfloat16
+    decode_flops_at: list[float]  # at each context
+    memory: dict[str, int]  # bytes to train: weights, gradients, optimizer, activations, logits
+    training_bytes: int
+    decode_tokens_per_second: dict[str, float]  # upper bound at batch 1 and the longest context: bytes / bandwidth
+
+
+def stack_cost(layers: list[ResolvedLayer], d_model: int) -> Cost:
+    """The layers and their norms, without embedding and head."""
+    parts = []
+    for layer in layers:
+        parts += [layer.mixer_cost(d_model), layer.ffn_cost(d_model), Cost.weights(_norms(layer, d_model))]
+    return Cost.total([*parts, Cost.weights(d_model)])
+
+
+def _norms(layer: ResolvedLayer, d_model: int) -> int:
+    return d_model if layer.ffn.null else 2 * d_model
+
+
+def cost(
+    stack: StackSpec,
+    *,
+    vocab_size: int = 256,
+    batch_size: int = 8,
+    sequence_length: int = 256,
+    contexts: Sequence[int] | None = None,
+    precision: str = "float32",
+) -> CostReport:
+    """Cost of a stack with a vocabulary, trained on `batch_size` sequences of `sequence_length`.
+
+    Args:
+        contexts: context lengths at which state and decoding are reported.
+        precision: "float32" or "bfloat16", of activations; weights and optimizer stay in float32.
+
+    Raises:
+        SpecError: a layer that cannot be built.
+    """
+    layers = resolve(stack)
+    D, T = stack.d_model, sequence_length
+    lengths = list(contexts or CONTEXTS)
+    body = stack_cost(layers, D)
+    head = Cost.linear(D, vocab_size)
+    whole = body + (head.without_params() if stack.tie_embeddings else head)
+    params = {
+        "embedding": vocab_size * D,
+        "mixers": sum(layer.mixer_cost(D).params for layer in layers),
+        "feed_forwards": sum(layer.ffn_cost(D).params for layer in layers),
+        "norms": sum(_norms(layer, D) for layer in layers) + D,
+        "head": 0 if stack.tie_embeddings else vocab_size * D,
+    }
+    total = sum(params.values())
+    memory = {
+        "weights": 4 * total,
+        "gradients": 4 * total,
+        "optimizer": 8 * total,
+        "activations": batch_size * _activation_bytes(stack, T, precision),
+        "logits": 2 * 4 * batch_size * T * vocab_size,  # logits and their gradient, float32
+    }
+    longest = lengths[-1]
+    decode_bytes = 2 * total + whole.state_bytes(longest)
+    return CostReport(
+        params=params,
+        total_params=total,
+        layers=[_layer_cost(layer, D, T) for layer in layers],
+        sequence_length=T,
+        batch_size=batch_size,
+        train_flops=whole.train_flops(T),
+        prefill_flops=whole.prefill_flops(T),
+        decode_flops=whole.decode_flops(T),
+        contexts=lengths,
+        state_bytes=[whole.state_bytes(L) for L in lengths],
+        decode_flops_at=[whole.decode_flops(L) for L in lengths],
+        memory=memory,
+        training_bytes=sum(memory.values()),
+        decode_tokens_per_second={device: rate / decode_bytes for device, rate in BANDWIDTH.items()},
+    )
+
+
+def _layer_cost(layer: ResolvedLayer, d_model: int, T: int) -> LayerCost:
+    both = layer.mixer_cost(d_model) + layer.ffn_cost(d_model)
+    return LayerCost(
+        mixer=layer.mixer.name,
+        ffn=layer.ffn.name,
+        params=both.params + _norms(layer, d_model),
+        prefill_flops=both.prefill_flops(T),
+        decode_flops=both.decode_flops(T),
+        state_bytes=both.state_bytes(T),
+    )
+
+
+def _activation_bytes(stack: StackSpec, T: int, precision: str) -> int:
+    """Bytes saved for the backward pass, of one sequence."""
+    return sum(_layer_activations(layer.model_dump_json(), stack.d_model, T, precision) for layer in stack.layers)
+
+
+@lru_cache(maxsize=512)
+def _layer_activations(layer: str, d_model: int, T: int, precision: str) -> int:
+    one = StackSpec(layers=(LayerSpec.model_validate_json(layer),), d_model=d_model)
+    dtype = getattr(torch, precision)
+    model = build(one, vocab_size=8, device="meta", dtype=dtype)
+    x = torch.empty(1, T, d_model, device="meta", dtype=dtype, requires_grad=True)
+    return saved_bytes(lambda: model.layers[0](x)[0], exclude=[*model.parameters()])
+
+
+def saved_bytes(forward: Callable[[], Tensor], exclude: Sequence[Tensor] = ()) -> int:
+    """Bytes that `forward()` keeps for its backward pass, each storage once, without those of `exclude`."""
+    known = {tensor.untyped_storage()._cdata for tensor in exclude}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in known:
+            kept[storage] = tensor  # holding the tensor keeps its address from being used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del result
+    return total

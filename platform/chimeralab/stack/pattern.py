@@ -1,0 +1,331 @@
+"""The pattern language: text → the expanded list of layers.
+
+    entries  = entry {"," entry}
+    entry    = item | ("ffn" | "first" | "last") "=" item
+    item     = unit [("x" | "*") count]
+    unit     = name ["[" option {"," option} "]"] | "(" item {"," item} ")"
+             | "every" "(" n "," layer {"," key "=" value} ")"        keys: offset, base, truncate
+    option   = name "=" (number | "string" | true | false | none | name)
+
+`every(3, attention, offset=2, base=mamba2) x12` is twelve layers with attention at 2, 5, 8 and 11, counted from 0.
+The parser knows grammar only; whether a mixer exists and takes an option is `chimeralab.stack.resolve`'s to say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chimeralab.errors import PatternError
+from chimeralab.stack.spec import MAX_LAYERS, LayerSpec
+
+DEFAULT_FFN = "swiglu"
+AXES = ("ffn", "first", "last")
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<repeat>(?:[*×]\s*|x\s*(?=\d))(?P<count>\d+)\b)
+    | (?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
+    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    | (?P<string>"(?:[^"\\\n]|\\.)*")
+    | (?P<mark>[()\[\],=])
+    )""",
+    re.VERBOSE,
+)
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    column: int  # from 1
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A named mixer or feed-forward with its options."""
+
+    name: str
+    options: dict[str, Any]
+    column: int
+
+    def expand(self, length: int | None) -> list[_Unit]:
+        return [self]
+
+
+@dataclass(frozen=True)
+class _Group:
+    items: list[_Item]
+
+    def expand(self, length: int | None) -> list[_Unit]:
+        return [unit for item in self.items for unit in item.expand(None)]
+
+
+@dataclass(frozen=True)
+class _Every:
+    period: int
+    unit: _Unit
+    base: _Unit
+    offset: int
+    truncate: bool
+    column: int
+
+    def expand(self, length: int | None) -> list[_Unit]:
+        if length is None:
+            raise _error("say how many layers 'every' is spread over", self.column, "Write every(...) x12")
+        if length % self.period and not self.truncate:
+            raise _error(
+                f"{length} layers are not a whole number of cycles of {self.period}",
+                self.column,
+                "Change the count, or allow a partial cycle with truncate=true",
+            )
+        if length <= self.offset:
+            raise _error(
+                f"{self.unit.name!r} is never reached: it would first stand at layer {self.offset},"
+                f" and there are {length} layers (from 0)",
+                self.unit.column,
+            )
+        return [self.unit if i % self.period == self.offset else self.base for i in range(length)]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A unit, group or rule, repeated; for a rule the count is the number of layers."""
+
+    body: _Unit | _Group | _Every
+    count: int | None
+    column: int
+
+    def expand(self, length: int | None) -> list[_Unit]:
+        if isinstance(self.body, _Every):
+            return self._bounded(self.body.expand(self.count if self.count is not None else length))
+        units = self.body.expand(None)
+        if len(units) * (self.count or 1) > MAX_LAYERS:
+            raise _error(f"more than {MAX_LAYERS} layers", self.column)
+        return units * (self.count or 1)
+
+    def _bounded(self, units: list[_Unit]) -> list[_Unit]:
+        if len(units) > MAX_LAYERS:
+            raise _error(f"more than {MAX_LAYERS} layers", self.column)
+        return units
+
+
+def parse(text: str) -> tuple[LayerSpec, ...]:
+    """The layers that `text` means.
+
+    Raises:
+        PatternError: with the column, and the layer where one is known.
+
+    >>> [layer.mixer for layer in parse("(mamba2 x2, attention) x2")]
+    ['mamba2', 'mamba2', 'attention', 'mamba2', 'mamba2', 'attention']
+    """
+    return _Parser(text).stack()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.tokens = _tokens(text)
+        self.at = 0
+        self.end = len(text.rstrip()) + 1
+
+    def stack(self) -> tuple[LayerSpec, ...]:
+        items: list[_Item] = []
+        axes: dict[str, _Item] = {}
+        for entry in self.separated(self.entry, until=None):
+            if isinstance(entry, tuple):
+                axis, item = entry
+                if axis in axes:
+                    raise _error(f"{axis}= is given twice", item.column)
+                axes[axis] = item
+            else:
+                items.append(entry)
+        before = axes["first"].expand(None) if "first" in axes else []
+        after = axes["last"].expand(None) if "last" in axes else []
+        mixers = before + [unit for item in items for unit in item.expand(None)] + after
+        if not mixers:
+            raise _error("the stack has no layers", 1, "Write a mixer, for instance: attention x6")
+        if len(mixers) > MAX_LAYERS:
+            raise _error(f"more than {MAX_LAYERS} layers", 1)
+        ffns = _cycle(axes["ffn"], len(mixers)) if "ffn" in axes else [None] * len(mixers)
+        return tuple(_layer(mixer, ffn) for mixer, ffn in zip(mixers, ffns, strict=True))
+
+    def entry(self) -> _Item | tuple[str, _Item]:
+        token = self.peek()
+        if token.kind == "name" and self.peek(1).text == "=":
+            if token.text not in AXES:
+                raise _error(f"unknown axis {token.text!r}", token.column, f"Known: {', '.join(AXES)}")
+            self.at += 2
+            return token.text, self.item()
+        return self.item()
+
+    def item(self) -> _Item:
+        column = self.peek().column
+        body = self.body()
+        count: int | None = None
+        token = self.peek()
+        if token.kind == "repeat":
+            self.at += 1
+            count = int(token.text)
+            if count == 0:
+                raise _error("a count of 0 leaves nothing", token.column)
+        return _Item(body, count, column)
+
+    def body(self) -> _Unit | _Group | _Every:
+        token = self.peek()
+        if token.text == "(" and token.kind == "mark":
+            self.at += 1
+            items = self.separated(self.item, until=")")
+            if not items:
+                raise _error("an empty group", token.column)
+            return _Group(items)
+        if token.kind == "name" and token.text == "every" and self.peek(1).text == "(":
+            return self.every()
+        return self.unit()
+
+    def unit(self) -> _Unit:
+        token = self.peek()
+        if token.kind == "repeat":
+            raise _error("a count that repeats nothing", token.column, "Put a mixer or a group before it")
+        name = self.take("name", "a mixer")
+        return _Unit(name.text, self.options(), name.column)
+
+    def options(self) -> dict[str, Any]:
+        if self.peek().text != "[":
+            return {}
+        self.at += 1
+        return self.pairs(until="]", value=self.value)
+
+    def every(self) -> _Every:
+        start = self.take("name", "every")
+        self.at += 1  # (
+        period = self.whole("how many layers make a cycle")
+        if period < 1:
+            raise _error("a cycle has at least one layer", start.column)
+        self.mark(",")
+        unit = self.unit()
+        settings: dict[str, Any] = {}
+        if self.peek().text == ",":
+            self.at += 1
+            settings = self.pairs(until=")", value=self.rule_value)
+        else:
+            self.mark(")")
+        unknown = settings.keys() - {"offset", "base", "truncate"}
+        if unknown:
+            known = "Known: offset, base, truncate"
+            raise _error(f"'every' has no setting {min(unknown)!r}", start.column, known)
+        base = settings.get("base")
+        if not isinstance(base, _Unit):
+            raise _error("'every' needs base=, the mixer of the other layers", start.column)
+        offset = settings.get("offset", period - 1)
+        if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < period:
+            raise _error(f"offset must lie between 0 and {period - 1}", start.column)
+        return _Every(period, unit, base, offset, bool(settings.get("truncate", False)), start.column)
+
+    def rule_value(self, key: str) -> Any:
+        return self.unit() if key == "base" else self.value(key)
+
+    def pairs(self, until: str, value: Callable[[str], Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def pair() -> None:
+            name = self.take("name", "an option's name")
+            if name.text in found:
+                raise _error(f"{name.text!r} is given twice", name.column)
+            self.mark("=")
+            found[name.text] = value(name.text)
+
+        self.separated(pair, until)
+        return found
+
+    def value(self, key: str) -> Any:
+        token = self.peek()
+        self.at += 1
+        if token.kind == "number":
+            return int(token.text) if re.fullmatch(r"-?\d+", token.text) else float(token.text)
+        if token.kind == "name":
+            return _WORDS.get(token.text.lower(), token.text)
+        if token.kind == "string":
+            return json.loads(token.text)
+        raise _error(f"{key!r} needs a value, not {token.text!r}", token.column)
+
+    def whole(self, what: str) -> int:
+        token = self.take("number", what)
+        if not token.text.isdigit():
+            raise _error(f"expected {what}, not {token.text!r}", token.column)
+        return int(token.text)
+
+    def separated(self, read: Callable[[], T], until: str | None) -> list[T]:
+        """What `read` finds between commas, up to and with the mark `until` (None: the end of the text)."""
+        found: list[T] = []
+        while not self.closes(until):
+            if found:
+                self.mark(",", after=f"between entries or {until or 'the end'!r}")
+                if self.closes(until):
+                    break  # a trailing comma
+            found.append(read())
+        self.at += 1
+        return found
+
+    def closes(self, until: str | None) -> bool:
+        token = self.peek()
+        if token.kind == "end" and until is not None:
+            raise _error(f"missing {until!r}", token.column)
+        return token.kind == "end" if until is None else token.kind == "mark" and token.text == until
+
+    def peek(self, ahead: int = 0) -> _Token:
+        index = self.at + ahead
+        return self.tokens[index] if index < len(self.tokens) else _Token("end", "", self.end)
+
+    def take(self, kind: str, what: str) -> _Token:
+        token = self.peek()
+        if token.kind != kind:
+            found = f"not {token.text!r}" if token.text else "but the text ends"
+            raise _error(f"expected {what}, {found}", token.column)
+        self.at += 1
+        return token
+
+    def mark(self, text: str, after: str = "") -> None:
+        token = self.peek()
+        if token.kind != "mark" or token.text != text:
+            found = f"not {token.text!r}" if token.text else "but the text ends"
+            raise _error(f"expected {text!r}{' ' + after if after else ''}, {found}", token.column)
+        self.at += 1
+
+
+def _tokens(text: str) -> list[_Token]:
+    found: list[_Token] = []
+    position, end = 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None:
+            start = position + len(text[position:]) - len(text[position:].lstrip())
+            raise _error(f"unexpected {text[start : start + 8]!r}", start + 1)
+        kind = next(k for k in ("repeat", "number", "name", "string", "mark") if match[k] is not None)
+        value = match["count"] if kind == "repeat" else match[kind]
+        shown = match.start(kind)
+        found.append(_Token(kind, value, shown + 1))
+        position = match.end()
+    return found
+
+
+def _cycle(item: _Item, layers: int) -> list[_Unit | None]:
+    units = item.expand(layers)
+    if layers % len(units):
+        raise _error(f"ffn= has {len(units)} entries, which do not go evenly into {layers} layers", item.column)
+    return [*(units * (layers // len(units)))]
+
+
+def _layer(mixer: _Unit, ffn: _Unit | None) -> LayerSpec:
+    name, options = (ffn.name, ffn.options) if ffn else (DEFAULT_FFN, {})
+    return LayerSpec(mixer=mixer.name, options=mixer.options, ffn=name, ffn_options=options)
+
+
+def _error(reason: str, column: int, remedy: str = "") -> PatternError:
+    error = PatternError(reason, place=f"column {column}", remedy=remedy)
+    error.column = column
+    return error
