@@ -1,0 +1,24 @@
+"""The `reference` tier: each op as its definition reads. Slow, exact, in any dtype: the oracle."""
+
+from __future__ import annotations
+
+from chimeralab import Kernel
+
+
+def kernels() -> list[Kernel]:
+    from chimeralab_kernels.reference.attention import attention
+    from chimeralab_kernels.reference.gated_linear_attention import gated_linear_attention
+    from chimeralab_kernels.reference.linear_cross_entropy import linear_cross_entropy
+    from chimeralab_kernels.reference.short_convolution import short_convolution
+    from chimeralab_kernels.reference.within_token import rms_norm, rotary, swiglu
+
+    functions = (
+        attention,
+        gated_linear_attention,
+        short_convolution,
+        rms_norm,
+        rotary,
+        swiglu,
+        linear_cross_entropy,
+    )
+    return [Kernel(function.__name__, "reference", function) for function in functions]

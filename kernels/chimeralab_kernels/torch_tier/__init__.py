@@ -1,0 +1,24 @@
+"""The `torch` tier: chunked matrix products, on any device, differentiable, one graph to compile."""
+
+from __future__ import annotations
+
+from chimeralab import Kernel
+
+
+def kernels() -> list[Kernel]:
+    from chimeralab_kernels.torch_tier.attention import attention
+    from chimeralab_kernels.torch_tier.gated_linear_attention import gated_linear_attention
+    from chimeralab_kernels.torch_tier.linear_cross_entropy import linear_cross_entropy
+    from chimeralab_kernels.torch_tier.short_convolution import short_convolution
+    from chimeralab_kernels.torch_tier.within_token import rms_norm, rotary, swiglu
+
+    functions = (
+        attention,
+        gated_linear_attention,
+        short_convolution,
+        rms_norm,
+        rotary,
+        swiglu,
+        linear_cross_entropy,
+    )
+    return [Kernel(function.__name__, "torch", function) for function in functions]

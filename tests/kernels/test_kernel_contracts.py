@@ -1,0 +1,142 @@
+"""What the dispatch, the cost model and torch.compile rely on, for every op of the torch tier."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from agreement import error, gla_inputs
+from torch import Tensor
+
+from chimeralab import ops
+from chimeralab.contracts.cost import Cost
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+def gla(decay: str) -> tuple:
+    inputs = gla_inputs(decay, 70, bonus=decay == "channel")
+    x = {name: value.float() for name, value in inputs.items()}
+    return x["q"], x["k"], x["v"], x.get("log_decay"), x.get("bonus"), None, x["initial_state"], None
+
+
+def attention(T: int, S: int, window: int | None, sinks: bool, offset: int) -> tuple:
+    q, k, v = normal(2, T, 4, 8), normal(2, S, 2, 8), normal(2, S, 2, 8)
+    return q, k, v, True, window, normal(4) if sinks else None, None, offset
+
+
+CALLS: dict[str, tuple[str, tuple]] = {
+    "gla without decay": ("gated_linear_attention", gla("none")),
+    "gla, decay by head": ("gated_linear_attention", gla("head")),
+    "gla, scalar decay": ("gated_linear_attention", gla("scalar")),
+    "gla, channel decay and bonus": ("gated_linear_attention", gla("channel")),
+    "attention": ("attention", attention(70, 70, None, False, 0)),
+    "attention, window and sinks": ("attention", attention(70, 70, 16, True, 0)),
+    "attention in a cache": ("attention", attention(3, 70, None, False, 20)),
+    "short convolution": (
+        "short_convolution",
+        (normal(2, 9, 5), normal(5, 4), normal(5), "silu", normal(2, 3, 5), None),
+    ),
+    "rms norm": ("rms_norm", (normal(2, 9, 8), normal(8), 1e-6, None)),
+    "gated rms norm": ("rms_norm", (normal(2, 9, 8), normal(8), 1e-6, normal(2, 9, 8))),
+    "rotary": ("rotary", (normal(2, 9, 3, 8), normal(9, 4), normal(9, 4))),
+    "swiglu": ("swiglu", (normal(2, 9, 8), normal(2, 9, 8))),
+    "cross-entropy": (
+        "linear_cross_entropy",
+        (normal(9, 8), normal(11, 8), torch.arange(9), "mean", 0.1, -100),
+    ),
+}
+every_call = pytest.mark.parametrize(("op", "args"), CALLS.values(), ids=CALLS.keys())
+
+
+def tensors(results: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
+def function(op: str):
+    return next(kernel.function for kernel in ops.kernels(op) if kernel.tier == "torch")
+
+
+@every_call
+def test_meta_device_gives_shapes_and_dtypes(op: str, args: tuple) -> None:
+    real = tensors(function(op)(*args))
+    meta = tensors(function(op)(*(x.to("meta") if isinstance(x, Tensor) else x for x in args)))
+    assert [(y.shape, y.dtype) for y in meta] == [(y.shape, y.dtype) for y in real]
+
+
+@every_call
+def test_low_precision_is_close_and_keeps_its_dtype(op: str, args: tuple) -> None:
+    low = tensors(function(op)(*(_as_bfloat16(x) for x in args)))
+    for y, expected in zip(low, tensors(function(op)(*args)), strict=True):
+        assert error(y, expected) < 0.02
+    assert low[0].dtype == (torch.float32 if op == "linear_cross_entropy" else torch.bfloat16)
+
+
+def _as_bfloat16(x: object) -> object:
+    return x.bfloat16() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+@every_call
+def test_compiles_to_one_graph_with_its_backward(op: str, args: tuple) -> None:
+    torch._dynamo.reset()
+    leaves = [x.clone().requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
+    wanted = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
+
+    def run(call) -> list[Tensor]:
+        results = tensors(call(*leaves))
+        grads = torch.autograd.grad(sum(y.float().square().sum() for y in results), wanted)
+        return [*results, *grads]
+
+    def call(*args: object) -> Tensor | tuple[Tensor, ...]:
+        return ops.dispatch(op, *args)
+
+    ops.load()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(run(compiled), run(call), strict=True):
+        assert error(actual, expected) < 1e-5
+
+
+def counted(op: str, args: tuple) -> int:
+    with ops.flop_counter() as counter:
+        function(op)(*args)
+    return counter.get_total_flops()
+
+
+def assert_counted(op: str, args: tuple, cost: Cost, B: int, T: int) -> None:
+    assert counted(op, args) == pytest.approx(cost.prefill_flops(T) * B * T, rel=0.02)
+    meta = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in args)
+    assert counted(op, meta) == counted(op, args)
+
+
+@pytest.mark.parametrize("G", [1, 4])
+@pytest.mark.parametrize("decay", ["none", "head", "scalar"])
+def test_cost_of_gated_linear_attention_is_what_is_counted(decay: str, G: int) -> None:
+    inputs = gla_inputs(decay, 256, G=G, K=16, V=32)
+    args = (inputs["q"], inputs["k"], inputs["v"], inputs.get("log_decay"))
+    assert_counted("gated_linear_attention", args, ops.gated_linear_attention_cost(4, G, 16, 32), 2, 256)
+
+
+@pytest.mark.parametrize(("G", "V", "window"), [(4, 16, None), (2, 16, None), (4, 8, None), (2, 16, 100)])
+def test_cost_of_attention_is_what_is_counted(G: int, V: int, window: int | None) -> None:
+    args = (normal(2, 256, 4, 16), normal(2, 256, G, 16), normal(2, 256, G, V), True, window, None, None, 0)
+    assert_counted("attention", args, ops.attention_cost(4, 16, V, window), 2, 256)
+
+
+def test_cost_of_short_convolution_is_what_is_counted() -> None:
+    assert_counted("short_convolution", (normal(2, 64, 5), normal(5, 4)), ops.short_convolution_cost(5, 4), 2, 64)
+
+
+@pytest.mark.parametrize("arguments", [{"causal": True}, {"causal": True, "window": 3}, {"causal": False}], ids=str)
+def test_blocked_attention_is_a_sound_operator(arguments: dict) -> None:
+    from chimeralab_kernels.torch_tier.blocked_attention import blocked_attention
+
+    q, k, v = (normal(2, 5, heads, 4).double().requires_grad_() for heads in (4, 2, 2))
+    settings = (arguments["causal"], arguments.get("window", 0), 0.5, 0)
+    torch.library.opcheck(blocked_attention, (q, k, v, *settings))
+
+
+def test_shifted_sum_is_a_sound_operator() -> None:
+    from chimeralab_kernels.torch_tier.short_convolution import shifted_sum
+
+    torch.library.opcheck(shifted_sum, (normal(2, 9, 5).requires_grad_(), normal(5, 4).requires_grad_()))
