@@ -35,6 +35,7 @@ _FACE = {
     "LabError": "chimeralab.errors",
     "SpecError": "chimeralab.errors",
     "DataError": "chimeralab.errors",
+    "KernelError": "chimeralab.errors",
 }
 __all__ = [*_FACE, "__version__", "ops"]  # noqa: PLE0604
 

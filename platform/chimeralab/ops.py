@@ -101,13 +101,19 @@ def gated_linear_attention(
     return dispatch("gated_linear_attention", q, k, v, log_decay, bonus, scale, initial_state, cu_seqlens)
 
 
-def gated_linear_attention_cost(heads: int, groups: int, key_dim: int, value_dim: int) -> Cost:
-    """Chunked: scores 2QK a group, output 2QV a head, reading and writing the state 2KV each."""
+def gated_linear_attention_cost(
+    heads: int, groups: int, key_dim: int, value_dim: int, *, channel_decay: bool = False
+) -> Cost:
+    """Chunked, with chunks of Q: scores 2QK a group, output 2QV a head, reading and writing the state 2KV each.
+
+    With a decay by channel the scores are a head's own, and only pairs of different tokens take a product: (Q − 1)K.
+    """
     read_write = 4.0 * heads * key_dim * value_dim
 
     def prefill(T: int) -> float:
         chunk = min(CHUNK, T)
-        return 2.0 * chunk * (groups * key_dim + heads * value_dim) + read_write
+        scores = (chunk - 1.0) * heads * key_dim if channel_decay else 2.0 * chunk * groups * key_dim
+        return scores + 2.0 * chunk * heads * value_dim + read_write
 
     return Cost.work(prefill=prefill, decode=lambda _: read_write)
 

@@ -110,11 +110,12 @@ def assert_counted(op: str, args: tuple, cost: Cost, B: int, T: int) -> None:
 
 
 @pytest.mark.parametrize("G", [1, 4])
-@pytest.mark.parametrize("decay", ["none", "head", "scalar"])
+@pytest.mark.parametrize("decay", ["none", "head", "scalar", "channel"])
 def test_cost_of_gated_linear_attention_is_what_is_counted(decay: str, G: int) -> None:
     inputs = gla_inputs(decay, 256, G=G, K=16, V=32)
     args = (inputs["q"], inputs["k"], inputs["v"], inputs.get("log_decay"))
-    assert_counted("gated_linear_attention", args, ops.gated_linear_attention_cost(4, G, 16, 32), 2, 256)
+    cost = ops.gated_linear_attention_cost(4, G, 16, 32, channel_decay=decay == "channel")
+    assert_counted("gated_linear_attention", args, cost, 2, 256)
 
 
 @pytest.mark.parametrize(("G", "V", "window"), [(4, 16, None), (2, 16, None), (4, 8, None), (2, 16, 100)])

@@ -15,14 +15,10 @@ from chimeralab_plugins.projection import projection
 
 class GLAConfig(MixerConfig):
     heads: int = Field(4, ge=1, description="Heads")
-    expand_k: float = Field(
-        0.5, gt=0, le=8, description="Width of queries and keys, as a multiple of the model's"
-    )
+    expand_k: float = Field(0.5, gt=0, le=8, description="Width of queries and keys, as a multiple of the model's")
     expand_v: float = Field(1.0, gt=0, le=8, description="Width of values, as a multiple of the model's")
     gate_rank: int = Field(16, ge=1, description="Rank of the map from token to gate")
-    gate_normaliser: float = Field(
-        16.0, gt=0, description="τ: gates are σ(·)^(1/τ), so that they start near 1"
-    )
+    gate_normaliser: float = Field(16.0, gt=0, description="τ: gates are σ(·)^(1/τ), so that they start near 1")
 
     def widths(self, d_model: int) -> tuple[int, int]:
         """(width of keys, width of values), over all heads."""
@@ -83,7 +79,7 @@ class GLA(Mixer):
             + Cost.linear(d_model, rank)
             + Cost.linear(rank, keys, bias=True)
             + Cost.weights(values // heads)
-            + ops.gated_linear_attention_cost(heads, heads, keys // heads, values // heads)
+            + ops.gated_linear_attention_cost(heads, heads, keys // heads, values // heads, channel_decay=True)
             + Cost.linear(values, d_model)
             + Cost.state(lambda _: keys * values // heads, accumulator=True)
         )
