@@ -1,0 +1,257 @@
+"""Language modelling on text: the standard library's source, or the user's own files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from chimeralab.contracts import IGNORE, Batch, Evaluation, Task, TaskConfig
+from chimeralab.contracts.task import Split
+from chimeralab.errors import DataError, SpecError
+from chimeralab_plugins.tasks import draws
+from chimeralab_plugins.tasks.corpus import STDLIB, Corpus, split_of
+from chimeralab_plugins.tasks.token_store import SplitWriter, TokenStore, id_type, write_facts, write_once
+from chimeralab_plugins.tasks.tokenizer import Bpe, Bytes, Tokenizer
+
+FORMAT = 1  # of what `prepare` leaves; raise it when the same options would give other tokens
+BPE_SAMPLE = 32 << 20  # bytes of the train split that BPE is trained on
+_GROUP = 8 << 20  # bytes of text that are tokenised at once
+
+
+class TextConfig(TaskConfig):
+    source: str = Field(STDLIB, description="stdlib (source text of Python's own library), or a file or folder")
+    column: str = Field("text", description="Column of .parquet and .jsonl files that holds the text")
+    tokenizer: Literal["bytes", "bpe"] = Field("bytes", description="Bytes, or BPE trained on the train split")
+    vocab_size: int = Field(4096, ge=257, le=1_000_000, description="Ids of a BPE tokenizer; bytes are 256")
+    sequence_length: int = Field(256, ge=1, le=1_048_576, description="Tokens in a sequence")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the text to validate on")
+    split_seed: int = Field(0, ge=0, description="Chooses which documents are validated on")
+    validation_tokens: int = Field(65_536, ge=1, description="Tokens of the validation split to evaluate on")
+    max_bytes: int | None = Field(None, ge=1, description="Read at most so much text; empty: all")
+
+    @field_validator("source")
+    @classmethod
+    def _absolute(cls, source: str) -> str:
+        # A run may be carried out in another folder than it was written in.
+        return source if source == STDLIB else str(Path(source).expanduser().absolute())
+
+
+class Text(Task):
+    """Next-token prediction on windows of text; reports bits per byte.
+
+    Bits per byte are exact: the loss of all counted targets in bits, over the bytes that these targets stand for.
+    So they compare across tokenizers. Documents are joined by a NUL byte, which counts as a byte like any other.
+
+    The split is by document, drawn from its name. Where that would leave a split with less than half or more than
+    twice its share (few documents, or one), each document is cut instead and its end is validated on.
+
+    Training draws windows at random places. Validation takes non-overlapping windows, spread evenly over its split
+    until `validation_tokens` are covered, the same for every seed and rank. There is no test split.
+    """
+
+    name = "text"
+    title = "Text"
+    summary = "Predict the next byte or BPE token of your text"
+    Config = TextConfig
+    config: TextConfig
+    metric = "bits_per_byte"
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__(config)
+        self._corpus = Corpus(config.source, config.column, config.max_bytes)
+        self._prepared: tuple[TokenStore, Tokenizer, Tensor] | None = None
+
+    def check(self) -> None:
+        windows = 2 * (self.sequence_length + 1) if self.config.tokenizer == "bytes" else 2
+        if self.config.max_bytes is not None and self.config.max_bytes < windows:
+            raise SpecError(
+                f"{self.config.max_bytes} bytes are fewer than two windows need ({windows})",
+                place="task.options.max_bytes",
+                remedy="Raise max_bytes or lower sequence_length",
+            )
+        self._corpus.check(windows)
+
+    def prepare(self, cache: Path, report: Callable[[str], None] = lambda _: None) -> None:
+        """Tokenise into `cache/text/<key>` unless it is there. The key covers the files' names, sizes and times.
+
+        Raises:
+            DataError: the source is missing, unreadable or too short for one window in each split.
+        """
+        self.check()
+        folder = cache / "text" / self._key()
+        write_once(folder, lambda draft: self._tokenise(draft, report))
+        store = TokenStore(folder)
+        for split, facts in store.facts.items():
+            if facts.tokens <= self.sequence_length:
+                raise DataError(
+                    f"the {split} split has {facts.tokens} tokens, fewer than a window of "
+                    f"{self.sequence_length} and its next token",
+                    place="task.options.sequence_length",
+                    remedy=f"Lower it to {max(facts.tokens - 1, 1)} at most, or add text",
+                )
+        tokenizer = self._tokenizer(folder)
+        # Ids that BPE did not learn stand for no text; the table still covers all that a model can score.
+        lengths = torch.zeros(self.vocab_size, dtype=torch.float64)
+        learned = tokenizer.byte_lengths()
+        lengths[: len(learned)] = torch.from_numpy(learned)
+        self._prepared = store, tokenizer, lengths
+
+    @property
+    def vocab_size(self) -> int:
+        return 256 if self.config.tokenizer == "bytes" else self.config.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self.config.sequence_length
+
+    def batch(self, split: Split, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
+        """Validation steps start over after `evaluation_steps`; rows past the last window count nothing."""
+        store, T = self._ready()[0], self.sequence_length
+        if split == "train":
+            places = len(store["train"]) - T
+            stream = draws.key("text", seed, split, step, rank)
+            starts = draws.below(draws.bits(stream, np.arange(size)), places)
+        elif split == "validation":
+            every = self._validation_starts()
+            rows = step % self.evaluation_steps(size) * size + np.arange(size)
+            starts = every[np.minimum(rows, len(every) - 1)]
+        else:
+            raise SpecError("the text task has no test split", place="task", remedy="Use validation")
+        window = torch.from_numpy(store.windows(split, starts, T + 1))
+        inputs, targets = window[:, :-1].contiguous(), window[:, 1:].contiguous()
+        if split == "validation":
+            targets[torch.from_numpy(rows >= len(every))] = IGNORE
+        return Batch(inputs, targets)
+
+    def evaluation_steps(self, size: int) -> int:
+        return math.ceil(len(self._validation_starts()) / size)
+
+    def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V
+        total = super().measure(logits, batch)
+        lengths = self._ready()[2]
+        counted = batch.targets[batch.targets != IGNORE].cpu()
+        total.sums["bytes"] = float(lengths[counted].sum())
+        return total
+
+    def metrics(self, total: Evaluation) -> dict[str, float]:
+        bits = total.loss / math.log(2)
+        return {**super().metrics(total), "bits_per_byte": bits / max(total.sums.get("bytes", 0.0), 1.0)}
+
+    def chance(self) -> dict[str, float]:
+        """What the validation split's own token frequencies give; before `prepare`, a uniform guess of bytes."""
+        if self._prepared is None:
+            uniform = {"bits_per_byte": 8.0, "loss": math.log(256), "accuracy": 1 / 256}
+            return uniform if self.config.tokenizer == "bytes" else {}
+        facts = self._prepared[0].facts["validation"]
+        loss = facts.unigram_bits_per_byte * math.log(2) * facts.bytes / facts.tokens
+        return {
+            "bits_per_byte": facts.unigram_bits_per_byte,
+            "loss": loss,
+            "accuracy": facts.most_common,
+        }
+
+    def prompts(self) -> list[Tensor]:
+        """Three pieces of the validation split, of 64 tokens at most."""
+        store, starts = self._ready()[0], self._validation_starts()
+        chosen = starts[np.unique(np.linspace(0, len(starts) - 1, 3, dtype=np.int64))]
+        return list(torch.from_numpy(store.windows("validation", chosen, min(64, self.sequence_length))))
+
+    def decode(self, tokens: Tensor) -> str:
+        return self._ready()[1].decode(tokens.detach().cpu().numpy())
+
+    def describe(self) -> dict[str, Any]:
+        store = self._ready()[0]
+        facts: dict[str, Any] = dict(store.notes)
+        for split, numbers in store.facts.items():
+            facts[f"{split} documents"] = numbers.documents
+            facts[f"{split} tokens"] = numbers.tokens
+            facts[f"{split} bytes"] = numbers.bytes
+        facts["unigram bits per byte"] = store.facts["validation"].unigram_bits_per_byte
+        return facts
+
+    def _ready(self) -> tuple[TokenStore, Tokenizer, Tensor]:
+        if self._prepared is None:
+            raise RuntimeError("call prepare(cache) before asking the text task for data")
+        return self._prepared
+
+    def _validation_starts(self) -> NDArray[np.int64]:
+        tokens = len(self._ready()[0]["validation"])
+        slots = (tokens - 1) // self.sequence_length
+        wanted = min(slots, max(1, self.config.validation_tokens // self.sequence_length))
+        return np.arange(wanted, dtype=np.int64) * slots // wanted * self.sequence_length
+
+    def _key(self) -> str:
+        c = self.config
+        options = c.model_dump(exclude={"sequence_length", "validation_tokens"})
+        facts = (FORMAT, sorted(options.items()), self._corpus.title, self._corpus.identity())
+        return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+
+    def _split(self, cut: bool) -> Iterator[tuple[Literal["train", "validation"], bytes]]:
+        c = self.config
+        return split_of(self._corpus.documents(), c.validation_fraction, c.split_seed, cut)
+
+    def _tokenizer(self, folder: Path) -> Tokenizer:
+        return Bytes() if self.config.tokenizer == "bytes" else Bpe(folder / "tokenizer.json")
+
+    def _tokenise(self, folder: Path, report: Callable[[str], None]) -> None:
+        report(f"Reading {self._corpus.title}")
+        sizes = {"train": 0, "validation": 0}
+        for split, data in self._split(cut=False):
+            sizes[split] += len(data)
+        if not any(sizes.values()):
+            raise DataError("the corpus is empty", place="task.options.source", remedy="Give other files")
+        share = self.config.validation_fraction
+        held_out = sizes["validation"] / sum(sizes.values())
+        cut = not (share / 2 <= held_out <= 2 * share and held_out < 1)
+
+        if self.config.tokenizer == "bpe":
+            report(f"Learning {self.config.vocab_size} BPE tokens")
+            Bpe.train(self._training_text(cut), self.config.vocab_size, folder / "tokenizer.json")
+        tokenizer = self._tokenizer(folder)
+        lengths, dtype = tokenizer.byte_lengths(), id_type(self.vocab_size)
+        writers = {name: SplitWriter(folder / f"{name}.bin", lengths, dtype) for name in sizes}
+        done, total = 0, sum(sizes.values())
+        for group in _grouped(self._split(cut)):
+            for (split, _), tokens in zip(group, tokenizer.encode([data for _, data in group]), strict=True):
+                writers[split].append(tokens)
+            done += sum(len(data) for _, data in group)
+            report(f"Tokenised {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+        facts = {name: writer.close() for name, writer in writers.items()}
+        notes = {
+            "source": self._corpus.title,
+            "tokenizer": self.config.tokenizer,
+            "split": "end of each document" if cut else "by document",
+        }
+        write_facts(folder, dtype, facts, notes)
+
+    def _training_text(self, cut: bool) -> Iterator[bytes]:
+        left = BPE_SAMPLE
+        for split, data in self._split(cut):
+            if split == "train":
+                yield data[:left]
+                left -= len(data)
+            if left <= 0:
+                return
+
+
+def _grouped(parts: Iterator[tuple[Any, bytes]]) -> Iterator[list[tuple[Any, bytes]]]:
+    """Several documents at once, so that a tokenizer can work on them side by side."""
+    group: list[tuple[Any, bytes]] = []
+    held = 0
+    for part in parts:
+        group.append(part)
+        held += len(part[1])
+        if held >= _GROUP:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
