@@ -77,9 +77,7 @@ def test_summary_does_not_depend_on_how_events_are_batched(store: Store, sizes: 
     for size in sizes:
         store.append(run_id, 1, events[:size])
         events = events[size:]
-    assert store.summaries([run_id])[run_id]["loss"] == MetricSummary(
-        last=1.0, step=6, min=-math.inf, max=7.0
-    )
+    assert store.summaries([run_id])[run_id]["loss"] == MetricSummary(last=1.0, step=6, min=-math.inf, max=7.0)
 
 
 def test_nan_and_infinity_come_back_as_they_went_in(store: Store) -> None:
@@ -122,9 +120,7 @@ def test_newest_progress_is_the_one_shown(store: Store) -> None:
 def test_each_role_keeps_its_latest_checkpoint(store: Store) -> None:
     run_id = running(store)
     assert store.newest_checkpoint(run_id) is None
-    for seq, (step, role) in enumerate(
-        [(10, "newest"), (10, "best"), (20, "newest"), (30, "newest")], start=1
-    ):
+    for seq, (step, role) in enumerate([(10, "newest"), (10, "best"), (20, "newest"), (30, "newest")], start=1):
         saved = Checkpoint(seq=seq, step=step, path=f"/run/{step}", bytes=2**40, role=role)
         store.append(run_id, 1, [saved])
     assert [(row.role, row.step, row.path) for row in store.artifacts(run_id)] == [

@@ -200,3 +200,17 @@ def test_active_lists_what_is_starting_or_running(store: Store) -> None:
         (started, 1, "running"),
         (claimed, 1, "starting"),
     ]
+
+
+def test_active_run_tells_whether_its_cluster_is_alive(store: Store) -> None:
+    run_id = store.create_run(new_run())
+    store.claim(run_id, 0, cluster="here")
+    assert [(run.cluster, run.heartbeat_at) for run in store.active()] == [("here", None)]
+
+    for gpus in (1, 2):
+        store.heartbeat("here", "ray://head:10001", {"GPU": gpus})
+
+    (cluster,) = store.clusters()
+    assert (cluster.name, cluster.address, cluster.resources) == ("here", "ray://head:10001", {"GPU": 2})
+    assert store.active()[0].heartbeat_at == cluster.heartbeat_at
+    assert store.attempts(run_id)[0].cluster == "here"

@@ -50,9 +50,7 @@ def test_eight_processes_open_one_fresh_database_at_once(url: str) -> None:
 
 def test_migrations_lead_to_the_tables_of_the_models(store: Store) -> None:
     with store._database.reading() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "version_table": SCHEMA_TABLE}
-        )
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": SCHEMA_TABLE})
         assert compare_metadata(context, Base.metadata) == []
 
 

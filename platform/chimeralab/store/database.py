@@ -162,7 +162,8 @@ def _transient(error: SQLAlchemyError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         return "locked" in str(error.orig)
     state = getattr(error.orig, "sqlstate", None)  # None: no server answered
-    return state is None or state[:2] in {"08", "40", "57"}  # connection lost, deadlock, shutting down
+    # Connection lost, deadlock, server shutting down or starting, no connection left.
+    return state is None or state[:2] in {"08", "40", "57"} or state == "53300"
 
 
 def _remedy(reason: str) -> str:

@@ -64,6 +64,8 @@ def _fields(event: Checkpoint | ProfileEvent) -> dict[str, Any]:
 
 
 def _measure(connection: Connection, run_id: int, attempt: int, events: Sequence[Metrics]) -> None:
+    if not events:
+        return
     numbers = _metric_ids(connection, {storable(name) for event in events for name in event.values})
     points: dict[tuple[int, int], dict[str, Any]] = {}  # by metric and step: the last word counts
     curves: dict[int, dict[int, float]] = {}
@@ -129,9 +131,7 @@ def _summarise(connection: Connection, run_id: int, curves: Mapping[int, Mapping
 
 def _recount(connection: Connection, run_id: int, metric: int) -> MetricSummary:
     curve = (Point.run_id == run_id, Point.metric_id == metric)
-    least, greatest = connection.execute(
-        select(func.min(Point.value), func.max(Point.value)).where(*curve)
-    ).one()
+    least, greatest = connection.execute(select(func.min(Point.value), func.max(Point.value)).where(*curve)).one()
     newest = select(Point.value, Point.step).where(*curve).order_by(Point.step.desc()).limit(1)
     last, step = connection.execute(newest).one()
     return MetricSummary(last, step, least, greatest)

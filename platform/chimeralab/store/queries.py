@@ -110,9 +110,7 @@ class Queries:
         """Runs that are starting or running."""
         attempt, cluster = models.Attempt, models.Cluster
         query = (
-            select(
-                Run.id, Run.attempt, Run.status, Run.cancel_requested, attempt.cluster, cluster.heartbeat_at
-            )
+            select(Run.id, Run.attempt, Run.status, Run.cancel_requested, attempt.cluster, cluster.heartbeat_at)
             .join(attempt, (attempt.run_id == Run.id) & (attempt.attempt == Run.attempt))
             .outerjoin(cluster, cluster.name == attempt.cluster)
         )
@@ -195,15 +193,9 @@ class Queries:
     def profiles(self, run_ids: Collection[int]) -> list[ProfileRow]:
         """Measurements of speed and memory, by run, name and context."""
         profile = models.Profile
-        query = _columns(profile, ProfileRow)
-        return sorted(
-            (
-                row
-                for some in portions(run_ids)
-                for row in self._all(ProfileRow, query.where(profile.run_id.in_(some)))
-            ),
-            key=lambda row: (row.run_id, row.name, row.context),
-        )
+        query = _columns(profile, ProfileRow).order_by(profile.run_id, profile.name, profile.context)
+        every = sorted(run_ids)
+        return [row for some in portions(every) for row in self._all(ProfileRow, query.where(profile.run_id.in_(some)))]
 
     def artifacts(self, run_id: int) -> list[ArtifactRow]:
         """The run's checkpoints, by role."""
@@ -246,9 +238,7 @@ def _run_rows(connection: Connection, ids: Sequence[int]) -> list[RunRow]:
     for some in portions(ids):
         for run_id, tag in connection.execute(select(Tag.run_id, Tag.tag).where(Tag.run_id.in_(some))):
             tags.setdefault(run_id, []).append(tag)
-        query = select(Project.name.label("project"), *_RUN_COLUMNS).join(
-            Project, Project.id == Run.project_id
-        )
+        query = select(Project.name.label("project"), *_RUN_COLUMNS).join(Project, Project.id == Run.project_id)
         for row in connection.execute(query.where(Run.id.in_(some))).mappings():
             found[row["id"]] = RunRow(**row, tags=tuple(sorted(tags.get(row["id"], []))))
     return [found[run_id] for run_id in ids if run_id in found]
@@ -262,9 +252,7 @@ def _conditions(wanted: RunFilter) -> list[Any]:
         number = select(Project.id).where(Project.name == wanted.project).scalar_subquery()
         conditions.append(Run.project_id == number)
     if wanted.status is not None:
-        conditions.append(
-            Run.status.in_([wanted.status] if isinstance(wanted.status, str) else wanted.status)
-        )
+        conditions.append(Run.status.in_([wanted.status] if isinstance(wanted.status, str) else wanted.status))
     if wanted.task is not None:
         conditions.append(Run.task == wanted.task)
     if wanted.tag is not None:

@@ -36,9 +36,7 @@ def move(
     return True
 
 
-def record(
-    connection: Connection, run_id: int, attempt: int, start: Status | None, end: Status, reason: str
-) -> None:
+def record(connection: Connection, run_id: int, attempt: int, start: Status | None, end: Status, reason: str) -> None:
     connection.execute(
         insert(EventRecord).values(
             run_id=run_id,

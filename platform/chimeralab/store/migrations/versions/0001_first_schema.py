@@ -120,9 +120,7 @@ def upgrade() -> None:
         sa.Column("last", sa.Double(), nullable=True),
         sa.Column("min", sa.Double(), nullable=True),
         sa.Column("max", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["metric_id"], ["metrics.id"], name=op.f("fk_metric_summaries_metric_id_metrics")
-        ),
+        sa.ForeignKeyConstraint(["metric_id"], ["metrics.id"], name=op.f("fk_metric_summaries_metric_id_metrics")),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_metric_summaries_run_id_runs")),
         sa.PrimaryKeyConstraint("run_id", "metric_id", name=op.f("pk_metric_summaries")),
         sqlite_with_rowid=False,
