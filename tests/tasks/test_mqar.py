@@ -134,7 +134,8 @@ def test_splits_and_data_seeds_hold_different_sequences() -> None:
 
 
 def test_another_process_gives_the_same_batch() -> None:
-    code = f"from chimeralab_plugins.tasks.mqar import Mqar, MqarConfig\nm = Mqar(MqarConfig(**{SMALL!r}))\nprint(m.batch('train', 3, 5, seed=9, rank=1).inputs.tolist())"
+    code = f"from chimeralab_plugins.tasks.mqar import Mqar, MqarConfig\nm = Mqar(MqarConfig(**{SMALL!r}))\n"
+    code += "print(m.batch('train', 3, 5, seed=9, rank=1).inputs.tolist())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == str(task().batch("train", 3, 5, seed=9, rank=1).inputs.tolist())
 
