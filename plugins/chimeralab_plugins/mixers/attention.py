@@ -199,12 +199,12 @@ class Attention(Mixer):
 
 
 def rotations(x: Tensor, position: int | Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, T K/2 each in the dtype of x, of the angles for the tokens of x, the first at `position`.
+    """cos and sin, T K/2 each, of the angles for the tokens of x, the first of which stands at `position`.
 
-    Angles are taken in float32 or better: bfloat16 cannot tell positions beyond 256 apart.
+    In float32 or better: bfloat16 cannot tell positions beyond 256 apart.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     half = torch.arange(0, head_dim, 2, device=x.device, dtype=wide) / head_dim
     positions = (torch.arange(x.shape[1], device=x.device) + position).to(wide)
     angles = positions[:, None] * theta**-half
-    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return angles.cos(), angles.sin()

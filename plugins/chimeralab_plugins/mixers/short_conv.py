@@ -14,9 +14,7 @@ from chimeralab_plugins.projection import projection
 
 
 class ShortConvConfig(MixerConfig):
-    taps: int = Field(
-        3, ge=2, le=64, description="Tokens that the convolution sees, the current one included"
-    )
+    taps: int = Field(3, ge=2, le=64, description="Tokens that the convolution sees, the current one included")
     bias: bool = Field(False, description="Biases in the projections and the convolution")
 
 
@@ -66,13 +64,9 @@ class ShortConv(Mixer):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> ShortConvState:
-        return ShortConvState(
-            torch.zeros(batch, self.config.taps - 1, self.d_model, device=device, dtype=dtype)
-        )
+        return ShortConvState(torch.zeros(batch, self.config.taps - 1, self.d_model, device=device, dtype=dtype))
 
-    def forward(
-        self, x: Tensor, state: ShortConvState | None = None
-    ) -> tuple[Tensor, ShortConvState]:  # x: B T D
+    def forward(self, x: Tensor, state: ShortConvState | None = None) -> tuple[Tensor, ShortConvState]:  # x: B T D
         b, c, u = self.in_proj(x).chunk(3, -1)
         mixed, tail = ops.short_convolution(
             b * u, self.conv_weight, self.conv_bias, initial_state=state.tail if state else None

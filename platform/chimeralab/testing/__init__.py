@@ -1,0 +1,27 @@
+"""The conformance suite: what every mixer, feed-forward and task must do, as tests that any author can run.
+
+As tests of a plugin, one subclass for each thing that it registers:
+
+    class TestMine(MixerConformance):
+        mixer = Mine
+        options = {"heads": 2}
+
+or from a notebook: `for finding in check_mixer(Mine, {"heads": 2}): print(finding)`.
+"""
+
+from chimeralab.testing.conformance import Conformance, Finding, Nonconformance
+from chimeralab.testing.feed_forward import FeedForwardConformance, check_feed_forward
+from chimeralab.testing.mixer import MixerConformance, check_mixer
+from chimeralab.testing.task import TaskConformance, check_task
+
+__all__ = [
+    "Conformance",
+    "FeedForwardConformance",
+    "Finding",
+    "MixerConformance",
+    "Nonconformance",
+    "TaskConformance",
+    "check_feed_forward",
+    "check_mixer",
+    "check_task",
+]

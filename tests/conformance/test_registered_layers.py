@@ -1,0 +1,55 @@
+"""Every mixer and feed-forward that a plugin registers keeps its contract, in every form that changes its algorithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chimeralab.plugins import registry
+from chimeralab.testing import Conformance, FeedForwardConformance, MixerConformance
+from chimeralab.testing.mixer import BidirectionalMixerConformance
+
+# Options beside the defaults, and smaller ones where the defaults are slow on a CPU.
+MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "attention": [
+        {},
+        {"heads": 4, "kv_heads": 2, "window": 5, "qk_norm": True, "bias": True},
+        {"heads": 4, "kv_heads": 1, "head_dim": 24, "rope": False},
+        {"heads": 2, "window": 1},
+    ],
+    "mamba2": [{"d_state": 16}, {"d_state": 8, "head_dim": 32, "groups": 2, "conv": 2}],
+    "gla": [{}, {"heads": 2, "expand_k": 1.0, "expand_v": 2.0}],
+    "linear_attention": [
+        {},
+        {"heads": 4, "feature_map": "relu"},
+        {"heads": 2, "feature_map": "identity", "normaliser": "rms"},
+    ],
+    "short_conv": [{}, {"taps": 5, "bias": True}],
+}
+FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "swiglu": [{}, {"hidden": 40, "bias": True}],
+    "mlp": [{}, {"ratio": 1.5, "bias": False}],
+}
+
+
+def _cases() -> list[Any]:
+    suites: list[tuple[str, Conformance]] = []
+    for name, mixer in registry().mixers.items():
+        suite = MixerConformance if mixer.causal else BidirectionalMixerConformance
+        for options in MIXER_OPTIONS.get(name, [{}]):
+            suites.append((_label(name, options), suite.of(mixer=mixer, options=options)))
+    for name, feed_forward in registry().feed_forwards.items():
+        for options in FEED_FORWARD_OPTIONS.get(name, [{}]):
+            suite = FeedForwardConformance.of(feed_forward=feed_forward, options=options)
+            suites.append((_label(name, options), suite))
+    return [pytest.param(suite, check, id=f"{label}-{check}") for label, suite in suites for check in suite.checks()]
+
+
+def _label(name: str, options: dict[str, Any]) -> str:
+    return f"{name}[{','.join(f'{k}={v}' for k, v in options.items())}]" if options else name
+
+
+@pytest.mark.parametrize(("suite", "check"), _cases())
+def test_layer_keeps_its_contract(suite: Conformance, check: str) -> None:
+    getattr(suite, check)()

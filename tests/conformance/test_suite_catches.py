@@ -1,0 +1,255 @@
+"""The suite finds what is broken on purpose, and says what to mend."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from chimeralab import Batch, Cost, FeedForward, Mixer, MixerConfig, Task
+from chimeralab.contracts import FeedForwardConfig
+from chimeralab.testing import FeedForwardConformance, MixerConformance, TaskConformance, check_mixer, check_task
+
+
+class AverageState(NamedTuple):
+    total: Tensor  # B D
+    count: Tensor  # 0-dim
+
+
+class Average(Mixer):
+    """y_t = W mean(x_1 … x_t): the smallest mixer that keeps every rule."""
+
+    name = "average"
+    summary = "Mean of the tokens so far"
+    Config = MixerConfig
+
+    def __init__(self, config: MixerConfig, d_model: int, *args: Any) -> None:
+        super().__init__(config, d_model, *args)
+        self.map = nn.Linear(d_model, d_model, bias=False)
+
+    @classmethod
+    def cost(cls, config: MixerConfig, d_model: int) -> Cost:
+        return Cost.linear(d_model, d_model) + Cost.state(lambda _: d_model, accumulator=True)
+
+    def init_state(self, batch: int, max_length: int, *, device: Any = None, dtype: Any = torch.float32) -> Any:
+        wide = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros(batch, self.d_model, device=device, dtype=wide)
+        return AverageState(total, torch.zeros((), device=device, dtype=torch.int64))
+
+    def forward(self, x: Tensor, state: AverageState | None = None) -> tuple[Tensor, Any]:  # x: B T D
+        if state is None:
+            state = self.init_state(x.shape[0], 0, device=x.device, dtype=x.dtype)
+        sums = x.to(state.total.dtype).cumsum(1) + state.total.unsqueeze(1)
+        counts = torch.arange(1, x.shape[1] + 1, device=x.device) + state.count
+        y = self.map((sums / counts.unsqueeze(-1)).to(x.dtype))
+        return y, AverageState(sums[:, -1], state.count + x.shape[1])
+
+
+class SeesTheFuture(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x, state)
+        return y + 0.1 * x.roll(-1, 1), state
+
+
+class StepDisagrees(Average):
+    def step(self, x: Tensor, state: AverageState) -> tuple[Tensor, Any]:
+        y, state = super().step(x, state)
+        return 1.01 * y, state
+
+
+class ForgetsItsState(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return super().forward(x, None)
+
+
+class WrongShape(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x, state)
+        return y.transpose(1, 2), state
+
+
+class LosesDtype(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x, state)
+        return y.double(), state
+
+
+class WrongParameters(Average):
+    @classmethod
+    def cost(cls, config: MixerConfig, d_model: int) -> Cost:
+        return super().cost(config, d_model) + Cost.weights(1)
+
+
+class WrongFlops(Average):
+    @classmethod
+    def cost(cls, config: MixerConfig, d_model: int) -> Cost:
+        return super().cost(config, d_model) + Cost.work(lambda _: d_model * d_model, lambda _: d_model * d_model)
+
+
+class WrongState(Average):
+    @classmethod
+    def cost(cls, config: MixerConfig, d_model: int) -> Cost:
+        return super().cost(config, d_model) + Cost.state(lambda L: L)
+
+
+class MixesTheBatch(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return super().forward(x - 0.1 * x.mean(0, keepdim=True), state)
+
+
+class WritesIntoItsInput(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x.clone(), state)
+        x.detach().mul_(2)
+        return y, state
+
+
+class BreaksTheGraph(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return super().forward(x * (1.0 if float(x.detach().sum()) > 0 else -1.0), state)
+
+
+class WrongGradient(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = super().forward(x, state)
+        return y + (x * x).detach(), state
+
+
+class HasADeadParameter(Average):
+    def __init__(self, config: MixerConfig, d_model: int, *args: Any) -> None:
+        super().__init__(config, d_model, *args)
+        self.unused = nn.Parameter(torch.zeros(1))
+
+
+class BareConfig(MixerConfig):
+    gain: float = Field(1.0)
+
+
+class NoForm(Average):
+    Config = BareConfig
+
+
+class SumsInBfloat16(Average):
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if x.dtype == torch.bfloat16:  # a thousandth is lost at each of many additions
+            x = (x + 64) - 64
+        return super().forward(x, state)
+
+
+BROKEN: list[tuple[type[Mixer], str, str]] = [
+    (
+        SeesTheFuture,
+        "test_the_future_is_out_of_sight",
+        "position 8 changed when token 9 changed: the mixer sees the future",
+    ),
+    (SeesTheFuture, "test_no_gradient_comes_from_the_future", "the mixer sees the future"),
+    (StepDisagrees, "test_step_agrees_with_forward", "step and forward differ, first at position 0"),
+    (ForgetsItsState, "test_a_sequence_can_be_split_anywhere", "forward(x, state) does not go on, first at position 1"),
+    (WrongShape, "test_output_has_the_shape_and_dtype_of_the_input", "maps (2, 11, 64) to (2, 64, 11)"),
+    (LosesDtype, "test_output_has_the_shape_and_dtype_of_the_input", "keep the dtype of the input"),
+    (WrongParameters, "test_declared_parameters_are_exact", "cost declares 4097 parameters, the module has 4096"),
+    (WrongFlops, "test_declared_prefill_flops_are_counted", "1,572,864 FLOPs of prefill, 1,048,576 are counted"),
+    (WrongFlops, "test_declared_decode_flops_are_counted", "12,288 FLOPs of decode, 8,192 are counted"),
+    (WrongState, "test_declared_state_is_exact", "cost declares 258 bytes of state at length 1"),
+    (MixesTheBatch, "test_batch_rows_do_not_mix", "a sequence alone and in a batch differ"),
+    (WritesIntoItsInput, "test_forward_repeats_and_leaves_its_input_alone", "writes into its input"),
+    (BreaksTheGraph, "test_compiles_to_one_graph", "torch.compile cannot take forward as one graph"),
+    (WrongGradient, "test_gradients_are_right", "the gradients differ from finite differences"),
+    (HasADeadParameter, "test_every_parameter_gets_a_gradient", "no gradient reaches unused"),
+    (NoForm, "test_config_draws_a_form", "BareConfig.gain has no description"),
+    (SumsInBfloat16, "test_bfloat16_is_close_to_float64", "take sums, decays and norms in float32"),
+]
+
+
+def test_a_right_mixer_passes() -> None:
+    assert [finding for finding in check_mixer(Average) if not finding.ok] == []
+
+
+@pytest.mark.parametrize(("mixer", "check", "message"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
+def test_a_broken_mixer_is_found(mixer: type[Mixer], check: str, message: str) -> None:
+    found = MixerConformance.of(mixer=mixer).find(check)
+    assert not found.ok
+    assert message in found.message
+
+
+class Blurs(FeedForward):
+    """Mixes neighbours without a state."""
+
+    name = "blurs"
+    summary = "Mean of two tokens"
+    Config = FeedForwardConfig
+
+    @classmethod
+    def cost(cls, config: FeedForwardConfig, d_model: int) -> Cost:
+        return Cost()
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return (x + x.roll(1, 1)) / 2, state
+
+
+def test_a_feed_forward_that_mixes_tokens_is_found() -> None:
+    found = FeedForwardConformance.of(feed_forward=Blurs).find("test_tokens_do_not_mix_without_a_state")
+    assert not found.ok
+    assert "position 4 changed when token 3 changed" in found.message
+
+
+class Copy(Task):
+    """Repeat the token just seen; `offset` breaks it."""
+
+    name = "copy"
+
+    def check(self) -> None: ...
+
+    def prepare(self, cache: Any, report: Any = None) -> None: ...
+
+    @property
+    def vocab_size(self) -> int:
+        return 8
+
+    @property
+    def sequence_length(self) -> int:
+        return 6
+
+    def batch(self, split: str, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(hash((seed, split == "train", step, rank)) % 2**31)
+        tokens = torch.randint(8, (size, 6), generator=generator)
+        return Batch(tokens, tokens)
+
+
+class CopyOutOfRange(Copy):
+    def batch(self, *args: Any, **kwargs: Any) -> Batch:
+        batch = super().batch(*args, **kwargs)
+        return Batch(batch.inputs + 1, batch.targets)
+
+
+class CopyFromGlobalGenerator(Copy):
+    def batch(self, split: str, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
+        tokens = torch.randint(8, (size, 6))
+        return Batch(tokens, tokens)
+
+
+class CopyIgnoresRank(Copy):
+    def batch(self, split: str, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
+        return super().batch(split, step, size, seed=seed)
+
+
+def test_a_right_task_passes() -> None:
+    assert [finding for finding in check_task(Copy) if not finding.ok] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "check", "message"),
+    [
+        (CopyOutOfRange, "test_batches_have_their_shape_and_range", "leave the vocabulary of 8"),
+        (CopyFromGlobalGenerator, "test_a_batch_depends_on_its_arguments_alone", "with the same arguments differ"),
+        (CopyFromGlobalGenerator, "test_batch_leaves_the_global_generator_alone", "global generator"),
+        (CopyIgnoresRank, "test_each_argument_changes_the_batch", "another rank gives the same training batch"),
+    ],
+)
+def test_a_broken_task_is_found(task: type[Task], check: str, message: str) -> None:
+    found = TaskConformance.of(task=task).find(check)
+    assert not found.ok
+    assert message in found.message
