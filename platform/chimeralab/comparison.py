@@ -52,7 +52,7 @@ def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
         specs[run_id] = _flat(run.spec)
         last = {name: summary.last for name, summary in summaries[run_id].items()}
         environments = store.events(run_id, kinds=["environment"])
-        values = environments[-1].payload["values"] if environments else {}
+        values = environments[-1].payload if environments else {}
         row = ComparedRun(
             id=run.id,
             name=run.name,

@@ -134,7 +134,6 @@ class Lab:
         if cluster is None:
             return cls(place, opened)
         from chimeralab.scheduling import connect, embedded
-        from chimeralab.scheduling.dispatcher import ensure_dispatcher
 
         try:
             connection, started = (
@@ -144,6 +143,8 @@ class Lab:
             opened.close()
             raise
         lab = cls(place, opened, connection, owns_cluster=started)
+        from chimeralab.scheduling.dispatcher import ensure_dispatcher
+
         try:
             ensure_dispatcher(opened.url, str(place.path), place.identity, connection.address)
         except ClusterError:
@@ -248,7 +249,7 @@ class Lab:
         stack: StackSpec,
         *,
         vocab_size: int = 256,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         sequence_length: int = 256,
         contexts: Sequence[int] | None = None,
         precision: str = "float32",

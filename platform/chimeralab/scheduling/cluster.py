@@ -57,7 +57,7 @@ def embedded(home: Home, *, cpus: int | None = None, gpus: int | None = None) ->
     Raises:
         ClusterError: it did not start; the reason is in the message.
     """
-    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"] = "token", str(home.token_file)
+    _use_token(home.token_file)
     found = _living(home)
     if found is not None:
         try:
@@ -113,6 +113,17 @@ def _attach(address: str) -> None:
             place=f"cluster {address}",
             remedy="Check the address, that the head runs, and RAY_AUTH_TOKEN_PATH if it wants a token",
         ) from error
+
+
+def _use_token(path: Path) -> None:
+    """Ray reads the mode once, when it is imported, and keeps the token: tell it again."""
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"] = "token", str(path)
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # it would win over the file
+    if "ray" in sys.modules:
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _living(home: Home) -> Cluster | None:

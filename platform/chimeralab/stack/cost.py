@@ -1,7 +1,8 @@
 """What a stack costs, before anything is built: parameters, FLOPs, state, memory to train.
 
 Parameters, FLOPs and state come from the layers' own formulas. Activations are counted: each distinct layer runs
-once on the meta device while autograd's saved tensors are added up, so nothing is allocated.
+once on the meta device while what autograd saves is added up. The first such run in a process loads torch's compiler
+(1 s), so it is left out where no batch size is given.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ class CostReport(BaseModel):
     total_params: int
     layers: list[LayerCost]
     sequence_length: int
-    batch_size: int
+    batch_size: int | None
     train_flops: float  # per token, forward and backward
     prefill_flops: float
     decode_flops: float
     contexts: list[int]
     state_bytes: list[int]  # at each context, bfloat16
     decode_flops_at: list[float]  # at each context
-    memory: dict[str, int]  # bytes to train: weights, gradients, optimizer, activations, logits
-    training_bytes: int
+    memory: dict[str, int]  # bytes to train: weights, gradients, optimizer; with a batch size: activations, logits
+    training_bytes: int  # their sum
     decode_tokens_per_second: dict[str, float]  # upper bound at batch 1 and the longest context: bytes / bandwidth
 
 
@@ -76,14 +77,15 @@ def cost(
     stack: StackSpec,
     *,
     vocab_size: int = 256,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     sequence_length: int = 256,
     contexts: Sequence[int] | None = None,
     precision: str = "float32",
 ) -> CostReport:
-    """Cost of a stack with a vocabulary, trained on `batch_size` sequences of `sequence_length`.
+    """Cost of a stack with a vocabulary, trained on sequences of `sequence_length`.
 
     Args:
+        batch_size: sequences in a forward pass; without it, memory for activations is not counted.
         contexts: context lengths at which state and decoding are reported.
         precision: "float32" or "bfloat16", of activations; weights and optimizer stay in float32.
 
@@ -108,9 +110,10 @@ def cost(
         "weights": 4 * total,
         "gradients": 4 * total,
         "optimizer": 8 * total,
-        "activations": batch_size * _activation_bytes(stack, T, precision),
-        "logits": 2 * 4 * batch_size * T * vocab_size,  # logits and their gradient, float32
     }
+    if batch_size is not None:
+        memory["activations"] = batch_size * _activation_bytes(stack, T, precision)
+        memory["logits"] = 2 * 4 * batch_size * T * vocab_size  # logits and their gradient, float32
     longest = lengths[-1]
     decode_bytes = 2 * total + whole.state_bytes(longest)
     return CostReport(
