@@ -25,7 +25,7 @@ from chimeralab.comparison import compare as compare_runs
 from chimeralab.errors import ClusterError, ResourceError, SpecError
 from chimeralab.runs import RunSpec
 from chimeralab.scheduling.home import Home
-from chimeralab.stack import StackSpec, parse, to_text
+from chimeralab.stack import StackSpec, to_text
 from chimeralab.store import (
     ArtifactRow,
     AttemptRow,
@@ -224,16 +224,9 @@ class Lab:
         Raises:
             PatternError: the text cannot be read. SpecError: a layer cannot be built.
         """
-        from chimeralab.plugins import registry
+        from chimeralab.stack.compose import compose
 
-        preset = registry().presets.get(text.strip())
-        if preset is not None:
-            text, settings = preset.pattern, {**preset.settings, **settings}
-        layers = parse(text)
-        with _readable(StackSpec, "stack"):
-            stack = StackSpec(layers=layers, **settings)
-        self.check(stack)
-        return stack
+        return compose(text, **settings)
 
     def check(self, stack: StackSpec) -> None:
         """Raises SpecError where a layer does not exist or cannot be built as asked."""

@@ -20,7 +20,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the dashboard. `build(lab)` is called inside a `gradio.Blocks` route; import gradio there, not before."""
+    """A page of the dashboard. `build(lab)` is called inside a `gradio.Blocks` route; import gradio only there."""
 
     name: str
     path: str  # "compose", without a slash

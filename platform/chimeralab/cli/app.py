@@ -1,0 +1,61 @@
+"""The `chimeralab` command: its subcommands, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from chimeralab.cli import compose, inspect, manage, serve, train
+from chimeralab.cli.output import fail
+from chimeralab.errors import ClusterError, LabError, RunFailed, StoreError
+
+app = typer.Typer(
+    name="chimeralab",
+    help="A laboratory for hybrid sequence models: compose a stack, see its cost, train it, compare it.",
+    epilog="Exit codes: 0 done, 1 a run failed, 2 bad input, 3 database or cluster out of reach, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+app.command("demo", rich_help_panel="Start here")(serve.demo)
+app.command("up", rich_help_panel="Start here")(serve.up)
+app.command("down", rich_help_panel="Start here")(serve.down)
+app.command("stack", rich_help_panel="Compose")(compose.stack)
+app.command("run", rich_help_panel="Train")(train.run)
+app.command("resume", rich_help_panel="Train")(train.resume)
+app.command("cancel", rich_help_panel="Train")(train.cancel)
+app.command("runs", rich_help_panel="Compare")(manage.runs)
+app.command("show", rich_help_panel="Compare")(manage.show)
+app.command("compare", rich_help_panel="Compare")(manage.compare)
+app.command("plugins", rich_help_panel="Look around")(inspect.plugins)
+app.command("kernels", rich_help_panel="Look around")(inspect.kernels)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from chimeralab import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point. A LabError is one message on stderr; anything else is a bug and shows its traceback."""
+    try:
+        app()
+    except RunFailed as error:
+        fail(error, 1)
+    except (StoreError, ClusterError) as error:
+        fail(error, 3)
+    except LabError as error:
+        fail(error, 2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe went away (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

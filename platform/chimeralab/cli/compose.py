@@ -1,0 +1,57 @@
+"""`chimeralab stack`: expand a pattern and say what it costs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from chimeralab.cli.options import JsonOption
+from chimeralab.cli.output import count, out, size, table
+
+PatternArgument = Annotated[
+    str, typer.Argument(help="A stack in the pattern language, or a preset's name: 'attention x6'.", metavar="PATTERN")
+]
+WidthOption = Annotated[int, typer.Option("--d-model", "-d", help="Model width.")]
+
+
+def stack(
+    pattern: PatternArgument,
+    d_model: WidthOption = 256,
+    vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.", min=1)] = 256,
+    sequence_length: Annotated[int, typer.Option("--sequence-length", "-t", help="Tokens in a sequence.", min=1)] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", help="Sequences in a step: adds memory for activations.", min=1)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Expand a pattern and show what the stack costs, before anything runs.
+
+    Example: chimeralab stack "every(3, attention, offset=2, base=mamba2) x6"
+    """
+    # Not through Lab: it would open a database, which this needs no more than a pocket calculator does.
+    from chimeralab.stack.compose import compose
+    from chimeralab.stack.cost import cost
+
+    composed = compose(pattern, d_model=d_model)
+    report = cost(composed, vocab_size=vocab_size, batch_size=batch_size, sequence_length=sequence_length)
+    if as_json:
+        shown = {"pattern": composed.text, "stack": composed.model_dump(), "cost": report.model_dump()}
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    out.print(f"[bold]{composed.text}[/]  width {d_model}, vocabulary {vocab_size}\n", markup=True)
+    rows = [
+        (i, layer.mixer, layer.ffn, count(layer.params), count(layer.prefill_flops), size(layer.state_bytes))
+        for i, layer in enumerate(report.layers)
+    ]
+    headers = ("layer", "mixer", "feed-forward", "params", "FLOPs/token", f"state at {sequence_length}")
+    out.print(table(headers, rows))
+    parts = ", ".join(f"{name.replace('_', '-')} {count(n)}" for name, n in report.params.items() if n)
+    out.print(f"\nparameters    {count(report.total_params)}  ({parts})")
+    out.print(f"FLOPs/token   train {count(report.train_flops)}, prefill {count(report.prefill_flops)}")
+    memory = ", ".join(f"{name} {size(n)}" for name, n in report.memory.items())
+    out.print(f"memory        {size(report.training_bytes)} to train  ({memory})\n")
+    contexts = zip(report.contexts, report.state_bytes, report.decode_flops_at, strict=True)
+    rows = [(f"{length:,}", size(state), count(flops)) for length, state, flops in contexts]
+    out.print(table(("context", "state", "decode FLOPs/token"), rows))

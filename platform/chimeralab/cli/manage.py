@@ -1,0 +1,142 @@
+"""`chimeralab runs`, `show` and `compare`: read what was measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from chimeralab.cli.options import HomeOption, JsonOption, StoreOption, open_lab
+from chimeralab.cli.output import count, duration, number, out, size, status, table
+
+RunArgument = Annotated[str, typer.Argument(help="A run's id or its unique name.", metavar="RUN")]
+
+
+def runs(
+    text: Annotated[str | None, typer.Argument(help="Only runs whose name, pattern or notes contain this.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only of this project.")] = None,
+    state: Annotated[str | None, typer.Option("--status", help="Only with this status.")] = None,
+    order: Annotated[
+        str, typer.Option(help="Column or metric:NAME to sort by; '-' first turns it round.")
+    ] = "-created",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1)] = 20,
+    home: HomeOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs, newest first."""
+    from chimeralab.store import RunFilter
+
+    with open_lab(home, store) as lab:
+        wanted = RunFilter(project=project, status=state, text=text, order_by=order, limit=limit)  # type: ignore[arg-type]
+        page = lab.runs(wanted)
+        measured = lab.summaries([run.id for run in page.rows])
+    values = {run.id: {name: m.last for name, m in measured[run.id].items()} for run in page.rows}
+    if as_json:
+        shown = [{**asdict(run), "metrics": values[run.id]} for run in page.rows]
+        typer.echo(json.dumps({"total": page.total, "runs": shown}, indent=2))
+        return
+    rows = [
+        (
+            run.id,
+            run.name,
+            run.status,
+            f"{run.step}/{run.total_steps}",
+            number(values[run.id].get("validation/loss")),
+            number(values[run.id].get("validation/bits_per_byte")),
+            count(run.tokens_per_second or values[run.id].get("train/tokens_per_second")),
+            f"{duration(time.time() - run.created_at)} ago",
+        )
+        for run in page.rows
+    ]
+    out.print(table(("id", "name", "status", "step", "loss", "bits/byte", "tokens/s", "created"), rows))
+    if page.total > len(page.rows):
+        out.print(f"[dim]{len(page.rows)} of {page.total}; more with --limit[/]")
+
+
+def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show one run: status, attempts, metrics, profile, last words of its log."""
+    with open_lab(home, store) as lab:
+        run_id = lab.find(run)
+        row, attempts = lab.run(run_id), lab.attempts(run_id)
+        metrics, profiles = lab.summaries([run_id])[run_id], lab.profiles([run_id])
+        artifacts = lab.artifacts(run_id)
+        logs = lab.events(run_id, kinds=["log", "status"])[-12:]
+    if as_json:
+        shown = {
+            **asdict(row),
+            "attempts": [asdict(a) for a in attempts],
+            "metrics": {name: asdict(m) for name, m in metrics.items()},
+            "profiles": [asdict(p) for p in profiles],
+            "artifacts": [asdict(a) for a in artifacts],
+        }
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    out.print(f"[bold]run {row.id}[/]  {status(row.status)}  {row.status_reason}")
+    out.print(row.name, markup=False)
+    out.print(row.pattern, markup=False, style="dim")
+    out.print(f"step {row.step} of {row.total_steps}, {duration(row.seconds)} of training, attempt {row.attempt}\n")
+    out.print(
+        table(
+            ("metric", "last", "min", "max"),
+            [(n, f"{m.last:.6g}", f"{m.min:.6g}", f"{m.max:.6g}") for n, m in metrics.items()],
+        )
+    )
+    if profiles:
+        rows = [
+            (p.name, p.context, p.batch, *(f"{k} {v:.4g}" for k, v in list(p.values.items())[:3])) for p in profiles
+        ]
+        headers = ("profile", "context", "batch", "", "", "")
+        out.print()
+        out.print(table(headers, [(*row, *[""] * (6 - len(row))) for row in rows]))
+    for artifact in artifacts:
+        out.print(f"\ncheckpoint {artifact.role}: step {artifact.step}, {size(artifact.bytes)}, {artifact.path}")
+    for event in logs:
+        said = event.payload.get("message") or f"{event.payload.get('from')} → {event.payload.get('to')}"
+        reason = event.payload.get("reason") or ""
+        out.print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {said} {reason}", markup=False, style="dim")
+
+
+def compare(
+    run: Annotated[list[str], typer.Argument(help="Ids or names.", metavar="RUN...")],
+    home: HomeOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put runs side by side: quality, speed, memory, and where their specs differ."""
+    with open_lab(home, store) as lab:
+        comparison = lab.compare([lab.find(reference) for reference in run])
+    if as_json:
+        typer.echo(comparison.model_dump_json(indent=2))
+        return
+    print_comparison(comparison)
+    if comparison.differences:
+        rows = [(field, *(values[r.id] for r in comparison.rows)) for field, values in comparison.differences.items()]
+        out.print()
+        out.print(table(("differs in", *(f"run {r.id}" for r in comparison.rows)), rows))
+
+
+def print_comparison(comparison) -> None:  # type: ignore[no-untyped-def]
+    """One column a run, one line a measure."""
+    rows = comparison.rows
+    contexts = sorted({length for row in rows for length in row.decode_ms})
+    lines: list[tuple[str, list[str]]] = [
+        ("stack", [row.pattern for row in rows]),
+        ("status", [row.status for row in rows]),
+        ("parameters", [count(row.params) for row in rows]),
+        ("validation loss", [number(row.loss) for row in rows]),
+        ("accuracy", [number(row.accuracy) for row in rows]),
+        ("bits per byte", [number(row.bits_per_byte) for row in rows]),
+        ("training tokens/s", [count(row.tokens_per_second) for row in rows]),
+        ("peak training memory", [size(row.peak_memory_bytes) for row in rows]),
+        ("FLOPs utilisation", [f"{row.flops_utilisation:.1%}" if row.flops_utilisation else "" for row in rows]),
+    ]
+    for length in contexts:
+        lines.append((f"prefill ms at {length}", [number(row.prefill_ms.get(length), 2) for row in rows]))
+        lines.append((f"decode ms at {length}", [number(row.decode_ms.get(length), 2) for row in rows]))
+        lines.append((f"state at {length}", [size(row.state_bytes.get(length)) for row in rows]))
+    shown = [(label, *values) for label, values in lines if any(values)]
+    out.print(table(("", *(f"run {row.id}" for row in rows)), shown))

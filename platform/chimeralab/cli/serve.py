@@ -1,0 +1,102 @@
+"""`chimeralab up`, `down` and `demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from chimeralab.cli.manage import print_comparison
+from chimeralab.cli.options import ClusterOption, HomeOption, StoreOption, open_lab
+from chimeralab.cli.output import err, out
+from chimeralab.cli.train import make_spec, watch
+from chimeralab.errors import RunFailed
+
+HostOption = Annotated[str, typer.Option(help="Address to listen on. There is no login yet: keep it on loopback.")]
+PortOption = Annotated[int, typer.Option(help="Port of the dashboard.", min=1, max=65535)]
+HYBRID = "every(3, attention, offset=2, base=mamba2) x6"
+
+
+def up(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 7860,
+    cpus: Annotated[int | None, typer.Option(help="Cores of an embedded cluster; default: all.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs of an embedded cluster; default: all.")] = None,
+    keep_cluster: Annotated[
+        bool, typer.Option("--keep-cluster", help="Leave the embedded cluster running at the end.")
+    ] = False,
+    home: HomeOption = None,
+    store: StoreOption = None,
+    cluster: ClusterOption = "embedded",
+) -> None:
+    """Start the lab: cluster, queue and dashboard, until Ctrl-C.
+
+    Runs that were active when the lab last stopped go on from their newest checkpoint.
+    """
+    from chimeralab_webui import check_port, serve
+
+    check_port(host, port)
+    err.print("starting the cluster …")
+    lab = open_lab(home, store, cluster, cpus=cpus, gpus=gpus)
+    try:
+        out.print(f"dashboard: http://{host}:{port}/", markup=False)
+        serve(lab, host, port)
+    finally:
+        lab.close(keep_cluster=keep_cluster)
+
+
+def down(home: HomeOption = None) -> None:
+    """Stop the home's embedded cluster, if one was left running. Its runs go on at the next start."""
+    from chimeralab.scheduling.cluster import stop_embedded
+    from chimeralab.scheduling.home import Home
+
+    out.print("stopped" if stop_embedded(Home.open(home)) else "no embedded cluster runs for this home")
+
+
+def demo(
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each run.", min=1)] = 300,
+    d_model: Annotated[int, typer.Option(help="Model width.")] = 128,
+    serve_dashboard: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the dashboard at the end.")] = True,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 7860,
+    home: HomeOption = None,
+    store: StoreOption = None,
+    cluster: ClusterOption = "embedded",
+) -> None:
+    """Train a hybrid and an attention-only stack of the same size on real text, and compare them."""
+    from chimeralab_webui import check_port, serve
+
+    if serve_dashboard:
+        check_port(host, port)
+    err.print("starting the cluster …")
+    with open_lab(home, store, cluster) as lab:
+        specs = [make_spec(lab, *demo_run) for demo_run in _demo_runs(lab, steps, d_model)]
+        run_ids = [lab.submit(spec) for spec in specs]
+        rows = watch(lab, run_ids)
+        comparison = lab.compare(run_ids)
+        entropy = lab.events(run_ids[0], kinds=["environment"])[-1].payload["data"]["unigram bits per byte"]
+        print_comparison(comparison)
+        out.print(f"\nunigram entropy of the corpus: {entropy:.3f} bits per byte")
+        failed = [row for row in rows if row.status != "completed"]
+        if failed:
+            raise RunFailed(f"it is {failed[0].status}: {failed[0].status_reason}", place=f"run {failed[0].id}")
+        if serve_dashboard:
+            ids = ",".join(str(run_id) for run_id in run_ids)
+            out.print(f"dashboard: http://{host}:{port}/ui/compare?runs={ids}   (Ctrl-C ends it)", markup=False)
+            serve(lab, host, port)
+
+
+def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[Any, str, int, dict[str, Any]]]:
+    """The hybrid, and attention alone with feed-forwards as much wider as makes their parameters equal."""
+    hybrid = lab.cost(lab.compose(HYBRID, d_model=d_model)).total_params
+    narrow = lab.cost(lab.compose("attention x6, ffn=swiglu[hidden=8]", d_model=d_model)).total_params
+    hidden = 8 + round((hybrid - narrow) / (6 * 3 * d_model))
+    fields = {
+        "project": "demo",
+        "train": {"steps": steps, "eval_every": max(1, steps // 4), "checkpoint_every": max(1, steps // 4)},
+        "profile": {"contexts": [256, 2048]},
+    }
+    return [
+        (HYBRID, d_model, {"name": "hybrid: attention every third layer", **fields}),
+        (f"attention x6, ffn=swiglu[hidden={hidden}]", d_model, {"name": "attention only", **fields}),
+    ]

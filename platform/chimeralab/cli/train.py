@@ -1,0 +1,198 @@
+"""`chimeralab run`, `resume` and `cancel`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chimeralab.cli.compose import PatternArgument, WidthOption
+from chimeralab.cli.manage import RunArgument, print_comparison
+from chimeralab.cli.options import ClusterOption, HomeOption, JsonOption, StoreOption, open_lab
+from chimeralab.cli.output import duration, err, out
+from chimeralab.errors import RunFailed, SpecError
+
+if TYPE_CHECKING:
+    from chimeralab.lab import Lab
+    from chimeralab.store import RunRow
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Any field of the run: train.warmup_steps=10, task.options.tokenizer=bpe."),
+]
+
+
+def run(
+    pattern: PatternArgument,
+    d_model: WidthOption = 256,
+    task: Annotated[str, typer.Option(help="What to train on.")] = "text",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 500,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Sequences in a step.")] = 16,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and data order.")] = 0,
+    name: Annotated[str, typer.Option(help="For people; default: the pattern.")] = "",
+    project: Annotated[str, typer.Option(help="Groups runs.")] = "default",
+    cpus: Annotated[float, typer.Option(help="Processor cores for the worker.")] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs for the worker; a fraction shares one.")] = 0,
+    settings: SetOption = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Queue it and return; a running lab takes it up.")] = False,
+    home: HomeOption = None,
+    store: StoreOption = None,
+    cluster: ClusterOption = "embedded",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a stack and wait for it.
+
+    Example: chimeralab run "every(3, attention, base=mamba2) x6" --steps 200 --set task.options.source=notes.txt
+    """
+    fields: dict[str, Any] = {
+        "name": name,
+        "project": project,
+        "seed": seed,
+        "task": {"name": task},
+        "train": {"steps": steps, "batch_size": batch_size, "lr": lr},
+        "resources": {"cpus": cpus, "gpus": gpus},
+    }
+    for setting in settings or ():
+        _set(fields, setting)
+    with open_lab(home, store) as reader:  # everything that can be wrong is found before a cluster is started
+        spec = make_spec(reader, pattern, d_model, fields)
+        reader.preview(spec)
+        if detach:
+            run_id = reader.submit(spec)
+            out.print(json.dumps({"id": run_id}) if as_json else f"run {run_id} is queued", markup=False)
+            return
+    with open_lab(home, store, cluster) as lab:
+        run_id = lab.submit(spec)
+        err.print(f"run {run_id} is queued: {spec.stack.text}", markup=False)
+        _finish(lab, run_id, as_json)
+
+
+def make_spec(lab: Lab, pattern: str, d_model: int, fields: dict[str, Any]) -> Any:
+    """A RunSpec from a pattern and plain fields; SpecError names the field that does not fit."""
+    from pydantic import ValidationError
+
+    from chimeralab.runs import RunSpec
+    from chimeralab.stack.resolve import invalid
+
+    composed = lab.compose(pattern, **{"d_model": d_model, **fields.pop("stack", {})})
+    try:
+        return RunSpec(stack=composed, **fields)
+    except ValidationError as error:
+        raise invalid(error, RunSpec, "run") from None
+
+
+def resume(
+    run: RunArgument,
+    home: HomeOption = None,
+    store: StoreOption = None,
+    cluster: ClusterOption = "embedded",
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a failed or cancelled run from its newest checkpoint, and wait for it."""
+    with open_lab(home, store) as lab:
+        run_id = lab.find(run)
+        if lab.run(run_id).status not in ("queued", "starting", "running"):  # those go on by themselves
+            lab.retry(run_id)
+    with open_lab(home, store, cluster) as lab:
+        _finish(lab, run_id, as_json)
+
+
+def cancel(run: RunArgument, home: HomeOption = None, store: StoreOption = None) -> None:
+    """Cancel a run: a queued one at once, a running one after its current step, with a checkpoint."""
+    with open_lab(home, store) as lab:
+        run_id = lab.find(run)
+        state = lab.cancel(run_id)
+        out.print(f"run {run_id} is {'cancelled' if state == 'cancelled' else 'asked to stop'}")
+
+
+def _finish(lab: Lab, run_id: int, as_json: bool) -> None:
+    watch(lab, [run_id])
+    row = lab.run(run_id)
+    comparison = lab.compare([run_id])
+    if as_json:
+        out.print(comparison.rows[0].model_dump_json(indent=2), markup=False, soft_wrap=True)
+    else:
+        print_comparison(comparison)
+    if row.status == "failed":
+        raise RunFailed(row.status_reason, place=f"run {run_id}", remedy=f"See: chimeralab show {run_id}")
+    if row.status == "cancelled":
+        raise typer.Exit(1)
+
+
+def watch(lab: Lab, run_ids: Sequence[int]) -> list[RunRow]:
+    """Wait with a progress bar a run. Ctrl-C cancels them, so that nothing goes on unseen."""
+    with _bars(run_ids) as update:
+        try:
+            return lab.wait(run_ids, watch=lambda rows: update(rows, lab))
+        except KeyboardInterrupt:
+            err.print("cancelling; press Ctrl-C again to leave at once")
+            for row in (lab.run(run_id) for run_id in run_ids):
+                if row.status not in ("completed", "failed", "cancelled"):
+                    lab.cancel(row.id)
+            lab.wait(run_ids, timeout=60)
+            ids = " ".join(str(run_id) for run_id in run_ids)
+            err.print(f"cancelled; go on with: chimeralab resume {ids}")
+            raise
+
+
+@contextmanager
+def _bars(run_ids: Sequence[int]) -> Iterator[Any]:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("run {task.fields[run]}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[said]}", markup=False),
+    )
+    with Progress(*columns, console=err) as progress:
+        tasks = {run_id: progress.add_task("", total=None, run=run_id, said="queued") for run_id in run_ids}
+        last = 0.0
+
+        def update(rows: list[RunRow], lab: Lab) -> None:
+            nonlocal last
+            for row in rows:
+                progress.update(tasks[row.id], total=row.total_steps, completed=row.step, said=_said(row, lab))
+            if not err.is_terminal and time.monotonic() - last > 10:  # a log file gets a line now and then
+                last = time.monotonic()
+                for row in rows:
+                    err.print(f"run {row.id}: {_said(row, lab)}", markup=False)
+
+        yield update
+
+
+def _said(row: RunRow, lab: Lab) -> str:
+    if row.status != "running":
+        return f"{row.status} {row.status_reason}".strip()
+    if row.phase != "train":
+        return f"{row.step}/{row.total_steps} {row.phase}"
+    losses = lab.summaries([row.id])[row.id]
+    parts = [f"{row.step}/{row.total_steps}"]
+    if "train/loss" in losses:
+        parts.append(f"loss {losses['train/loss'].last:.3f}")
+    if row.tokens_per_second > 0 and row.step:
+        left = row.seconds / row.step * (row.total_steps - row.step)
+        parts += [f"{row.tokens_per_second:,.0f} tokens/s", f"{duration(left)} left"]
+    return "  ".join(parts)
+
+
+def _set(fields: dict[str, Any], setting: str) -> None:
+    """`train.lr=0.1` → fields["train"]["lr"] = 0.1; a value that is not JSON is text."""
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise SpecError("expected FIELD=VALUE", place=f"--set {setting}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    *parents, last = path.split(".")
+    here = fields
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise SpecError(f"{parent!r} has no fields of its own", place=f"--set {setting}")
+    here[last] = value
