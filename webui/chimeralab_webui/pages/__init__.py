@@ -1,0 +1,1 @@
+"""The first-party pages, one module each with `build(lab)`."""

@@ -1,0 +1,146 @@
+"""Compose: a stack by clicks or text, its cost at once, and the form that launches it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from pydantic import ValidationError
+
+from chimeralab import LabError, RunSpec, StackSpec
+from chimeralab_webui import drafts, figures
+from chimeralab_webui.launching import LaunchForm, form_of
+from chimeralab_webui.widgets import answering, complaint, listen, on_load, plot, widget
+
+if TYPE_CHECKING:
+    from chimeralab import Lab
+
+BASIC = ["steps", "batch_size", "lr"]
+LABELS = {"batch_size": "Batch size", "lr": "Learning rate", "eval_every": "Evaluate every", "clip": "Gradient clip"}
+
+
+def build(lab: Lab) -> None:
+    presets = lab.presets()
+    with gr.Column(elem_classes=["cl-compose"]):
+        with gr.Column(elem_classes=["cl-panel", "cl-area-editor"]):
+            gr.HTML('<h1 class="cl-title">Compose</h1>', apply_default_css=False)
+            editor = widget(
+                "stack_editor",
+                ("edit",),
+                palette=[asdict(entry) for entry in lab.palette()],
+                presets=[asdict(preset) for preset in presets],
+                schema=StackSpec.model_json_schema(),
+                elem_id="stack",
+            )
+        with gr.Column(elem_classes=["cl-panel", "cl-area-cost"]):
+            costs = widget("cost_panel", ("pin", "unpin"), elem_id="cost")
+            curve = plot(
+                "State over context", height=230, elem_id="state-curve", waiting="Add a layer to see its state"
+            )
+        with gr.Column(elem_classes=["cl-panel", "cl-area-launch"]):
+            launch = widget(
+                "launch_form",
+                ("change", "launch"),
+                schema=RunSpec.model_json_schema(),
+                tasks=[asdict(task) for task in lab.tasks()],
+                kernels=_tiers(lab),
+                basic=BASIC,
+                labels=LABELS,
+                elem_id="launch",
+            )
+    pinned = gr.State(None)
+
+    def reply(value: Any) -> Any:
+        return gr.update(reply=drafts.read(lab, value)[1])
+
+    def price(draft: Any, form: Any, pin: StackSpec | None) -> tuple[Any, Any]:
+        stack, answer = drafts.read(lab, draft)
+        if stack is None:
+            return gr.update(reply={"report": None, "error": answer["error"]["reason"]}), gr.skip()
+        return _priced(lab, stack, form, pin)
+
+    def pin(draft: Any, form: Any, previous: StackSpec | None) -> tuple[Any, Any, Any]:
+        stack = drafts.read(lab, draft)[0] or previous
+        return stack, *price(draft, form, stack)
+
+    def unpin(draft: Any, form: Any) -> tuple[Any, Any, Any]:
+        return None, *price(draft, form, None)
+
+    @answering
+    def submit(form: Any, draft: Any) -> dict[str, Any]:
+        stack = drafts.Draft.model_validate(draft).stack(lab)
+        specs = LaunchForm.model_validate(form).specs(stack)
+        lab.preview(specs[0])
+        return {"launched": [{"id": (run := lab.submit(spec)), "name": lab.run(run).name} for spec in specs]}
+
+    def open_address(request: gr.Request) -> tuple[Any, Any, Any, Any]:
+        value, answer, form = _opened(lab, dict(request.query_params), presets)
+        shown = gr.update(value=value, reply=answer)
+        return shown, gr.update(value=form) if form else gr.skip(), *price(value, form or {}, None)
+
+    listen(editor.edit, reply, editor, editor)
+    listen([editor.edit, launch.change], price, [editor, launch, pinned], [costs, curve])
+    listen(costs.pin, pin, [editor, launch, pinned], [pinned, costs, curve])
+    listen(costs.unpin, unpin, [editor, launch], [pinned, costs, curve])
+    listen(launch.launch, submit, [launch, editor], launch)
+    on_load(open_address, [editor, launch, costs, curve])
+
+
+def _tiers(lab: Lab) -> dict[str, list[str]]:
+    """The kernels that can run here, by op."""
+    found: dict[str, list[str]] = {}
+    for kernel in lab.kernels():
+        if not kernel.reason:
+            found.setdefault(kernel.op, []).append(kernel.tier)
+    return found
+
+
+def _priced(lab: Lab, stack: StackSpec, form: Any, pin: StackSpec | None) -> tuple[Any, Any]:
+    """Replies of the cost panel and its curve. Where the run could not be launched as asked, says why."""
+    warning = ""
+    try:
+        spec = LaunchForm.model_validate(form or {}).specs(stack)[0]
+        report = lab.preview(spec)
+    except (LabError, ValidationError) as error:
+        found = complaint(error)
+        warning = f"{found['place']}: {found['reason']}" if found["place"] else found["reason"]
+        report = lab.cost(stack)
+    other = None
+    if pin is not None:
+        other = lab.cost(
+            pin,
+            batch_size=report.batch_size,
+            sequence_length=report.sequence_length,
+            vocab_size=report.params["embedding"] // stack.d_model,
+        )
+    shown = {
+        "report": report.model_dump(mode="json"),
+        "pinned": other.model_dump(mode="json") if other else None,
+        "pinned_text": pin.text if pin else "",
+        "error": warning,
+    }
+    return gr.update(reply=shown), gr.update(reply={"figure": figures.state_curve(report, other)})
+
+
+def _opened(lab: Lab, query: dict[str, str], presets: list) -> tuple[dict, dict, dict | None]:
+    """What the address asks for: `fork=ID` (a run's stack and form), `pattern=TEXT&d_model=…`, or the first preset."""
+    form = None
+    value: dict[str, Any] = {"rev": 0, "layers": None, "text": "", "settings": {}}
+    if query.get("fork", "").isdigit():
+        try:
+            spec = lab.spec(int(query["fork"]))
+        except LabError as error:
+            return value, {"rev": 0, "error": complaint(error) | {"layer": None, "setting": None}}, None
+        value, form = drafts.opened(spec.stack), form_of(spec)
+    elif "pattern" in query:
+        settings = {name: query[name] for name in StackSpec.model_fields if name in query and name != "layers"}
+        value |= {"text": query["pattern"][:50_000], "settings": settings}
+    elif presets:
+        value |= {"text": presets[0].pattern, "settings": dict(presets[0].settings)}
+    else:
+        entries = [entry for entry in lab.palette() if entry.kind == "mixer"]
+        value |= {"text": f"{entries[0].name} x6" if entries else ""}
+    stack, answer = drafts.read(lab, value)
+    answer["query"] = None  # an address that was just opened stays as it is
+    return (drafts.opened(stack) if stack else value), answer, form

@@ -1,0 +1,29 @@
+import { el, iconButton } from './dom.js';
+
+export function mount({ host, props, watch, send }) {
+  const here = props.current;
+  const links = props.pages.map((page) =>
+    el('a', { href: page.href, class: 'cl-nav-link', 'aria-current': page.path === here ? 'page' : null }, page.name));
+  const cluster = el('a', { class: 'cl-cluster', href: '/ui/runs', hidden: true });
+  const toggle = iconButton('sun', 'Light or dark', () => {
+    const dark = document.body.classList.toggle('dark');
+    localStorage.setItem('chimera-theme', dark ? 'dark' : 'light');
+  });
+  host.replaceChildren(
+    el('div', { class: 'cl-header' },
+      el('a', { class: 'cl-brand', href: '/ui/', 'aria-label': 'Chimera Lab' },
+        el('span', { class: 'cl-mark', 'aria-hidden': 'true' }, el('i'), el('i'), el('i')), el('span', {}, 'Chimera Lab')),
+      el('nav', { class: 'cl-nav', 'aria-label': 'Pages' }, links),
+      el('div', { class: 'cl-header-end' }, cluster, toggle)));
+  const show = () => {
+    const { reply } = props;
+    if (!reply) return;
+    cluster.hidden = false;
+    cluster.textContent = reply.text;
+    cluster.title = reply.title;
+    cluster.classList.toggle('bad', !!reply.bad);
+  };
+  watch('reply', show);
+  show();
+  send('ask', { rev: 1 });
+}

@@ -1,0 +1,47 @@
+// What is installed: mixers and feed-forwards, to click or to drag into the strip.
+
+import { el } from './dom.js';
+
+export class Palette {
+  constructor(entries, { onpick, oncarry }) {
+    this.mixers = entries.filter((entry) => entry.kind === 'mixer');
+    this.ffns = entries.filter((entry) => entry.kind === 'feed_forward');
+    this.hint = el('p', { class: 'cl-hint', 'aria-live': 'polite' });
+    const group = (title, list, digits) => el('div', { class: 'cl-palette-group' },
+      el('div', { class: 'cl-label' }, title),
+      el('div', { class: 'cl-chips' }, list.map((entry, i) => chip(entry, digits && i < 9 ? i + 1 : null, onpick, oncarry))));
+    this.node = el('div', { class: 'cl-palette' },
+      group('Mixers', this.mixers, true), group('Feed-forwards', this.ffns, false), this.hint);
+  }
+
+  mixer(name) {
+    return this.mixers.find((entry) => entry.name === name) || unknown('mixer', name);
+  }
+
+  ffn(name) {
+    return this.ffns.find((entry) => entry.name === name) || unknown('feed_forward', name);
+  }
+
+  // What a click would do now, in words.
+  explain(chosen) {
+    this.hint.textContent = chosen === 0
+      ? 'Click a mixer to append a layer, or drag it between two layers. A feed-forward goes to every layer.'
+      : `A click changes the ${chosen === 1 ? 'selected layer' : `${chosen} selected layers`}. Esc clears the selection.`;
+  }
+}
+
+const unknown = (kind, name) => ({ kind, name, title: name, summary: 'not installed', color: '', schema: {} });
+
+function chip(entry, digit, onpick, oncarry) {
+  return el('button', {
+    type: 'button', class: 'cl-chip', draggable: true, color: entry.color, data: { kind: entry.kind, name: entry.name },
+    title: [entry.summary, entry.package, digit ? `Key ${digit}` : ''].filter(Boolean).join('\n'),
+    onclick: () => onpick(entry),
+    ondragstart: (event) => {
+      event.dataTransfer.setData('text/plain', entry.name);
+      event.dataTransfer.effectAllowed = 'copy';
+      oncarry(entry);
+    },
+    ondragend: () => oncarry(null),
+  }, el('i', { class: 'cl-swatch' }), entry.title);
+}

@@ -1,0 +1,111 @@
+// A Plotly figure that keeps the reader's zoom and hidden curves while it is redrawn, with choices above it.
+// The value holds the choices, the figure comes in `reply`.
+
+import { el, select, writeQuery } from './dom.js';
+
+let loading;
+function plotly() {
+  loading ||= new Promise((resolve, reject) => {
+    const source = new URL('./plotly.min.js', import.meta.url).href;
+    document.head.append(el('script', { src: source, onload: () => resolve(window.Plotly), onerror: () => reject(new Error('plotly.js is missing')) }));
+  });
+  return loading;
+}
+
+const token = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
+
+function themed(layout) {
+  const axis = {
+    gridcolor: token('--cl-line'), zerolinecolor: token('--cl-line'), linecolor: token('--cl-line-strong'), tickcolor: token('--cl-line-strong'),
+    ticks: 'outside', ticklen: 4, automargin: true, tickfont: { color: token('--cl-muted') }, exponentformat: 'SI',
+  };
+  const font = { family: token('--cl-font'), size: 12, color: token('--cl-text') };
+  const out = {
+    paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font, autosize: true, uirevision: 'kept',
+    margin: { l: 56, r: 12, t: 8, b: 44 }, hovermode: 'x unified', showlegend: true,
+    legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', font: { size: 12 } },
+    hoverlabel: { bgcolor: token('--cl-surface'), bordercolor: token('--cl-line-strong'), font }, ...layout,
+  };
+  out.xaxis = { ...axis, ...layout.xaxis };
+  out.yaxis = { ...axis, ...layout.yaxis };
+  return out;
+}
+
+class Plot {
+  constructor({ host, props, watch, send }) {
+    Object.assign(this, { props, send, rev: 0 });
+    this.choices = { ...(props.value?.choices || {}) };
+    this.area = el('div', { class: 'cl-plot-area', style: `height:${props.height || 320}px` });
+    this.empty = el('div', { class: 'cl-empty' }, props.waiting || 'Nothing to draw yet');
+    this.controls = el('div', { class: 'cl-plot-controls' });
+    host.replaceChildren(el('section', { class: 'cl-plot' },
+      el('div', { class: 'cl-plot-head' }, el('h3', {}, props.title || ''), this.controls), el('div', { class: 'cl-plot-body' }, this.empty, this.area)));
+    this.fields = {};
+    for (const control of props.controls || []) this.addControl(control);
+    watch('reply', () => this.draw());
+    new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+    this.draw();
+    if (props.asks) this.ask();
+  }
+
+  addControl(control) {
+    const fromAddress = new URLSearchParams(location.search).get(control.name);
+    if (fromAddress != null) this.choices[control.name] = fromAddress;
+    const chosen = this.choices[control.name] ?? control.value;
+    this.choices[control.name] = chosen;
+    const node = select(control.options || [], chosen, (value) => {
+      this.choices[control.name] = value;
+      writeQuery({ [control.name]: value });
+      this.ask();
+    }, { data: { control: control.name } });
+    this.fields[control.name] = node;
+    this.controls.append(el('label', { class: 'cl-inline' }, el('span', { class: 'cl-label' }, control.label), node));
+  }
+
+  // The server may say which choices there are (the metrics of a run).
+  offer(options) {
+    for (const [name, list] of Object.entries(options || {})) {
+      const node = this.fields[name];
+      if (!node || node.dataset.offered === JSON.stringify(list)) continue;
+      node.dataset.offered = JSON.stringify(list);
+      node.replaceChildren(...list.map((o) => el('option', { value: o.value ?? o }, String(o.label ?? o))));
+      node.value = this.choices[name];
+    }
+  }
+
+  ask() {
+    this.rev++;
+    this.send('change', { rev: this.rev, choices: { ...this.choices } });
+  }
+
+  async draw() {
+    const { reply } = this.props;
+    if (reply?.choices) for (const [name, value] of Object.entries(reply.choices)) {
+      this.choices[name] = value;
+      if (this.fields[name]) this.fields[name].value = value;
+    }
+    this.offer(reply?.options);
+    const figure = reply?.figure;
+    const drawable = !!figure?.data?.length;
+    this.empty.hidden = drawable;
+    this.area.hidden = !drawable;
+    if (reply?.message) this.empty.textContent = reply.message;
+    if (!drawable || this.busy) { this.again = drawable; return; }
+    this.busy = true;
+    try {
+      const Plotly = await plotly();
+      await Plotly.react(this.area, figure.data.map((trace) => ({ ...trace })), themed(figure.layout || {}), {
+        responsive: true, displaylogo: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d'],
+        toImageButtonOptions: { format: 'svg', filename: 'chimera' },
+      });
+      this.area.dataset.drawn = String(+(this.area.dataset.drawn || 0) + 1);
+    } finally {
+      this.busy = false;
+    }
+    if (this.again) { this.again = false; this.draw(); }
+  }
+}
+
+export function mount(widget) {
+  return new Plot(widget);
+}

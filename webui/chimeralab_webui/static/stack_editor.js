@@ -1,0 +1,253 @@
+// The stack editor. It owns the draft `{rev, layers, text, settings}`: the user's last edit is `layers` or `text`,
+// the other is null. The server reads the draft and answers in `reply`, so an answer to an old edit cannot
+// overwrite a newer one.
+
+import { debounce, el, iconButton, select, writeQuery } from './dom.js';
+import { Inspector } from './inspector.js';
+import { change, duplicate, insert, move, newLayer, remove, same, shift, withFfn, withMixer } from './layers.js';
+import { Palette } from './palette.js';
+import { PatternField } from './pattern_field.js';
+import { ruleForm } from './rule_form.js';
+import { SchemaForm } from './schema_form.js';
+import { Strip } from './strip.js';
+
+const HISTORY = 200;
+
+class StackEditor {
+  constructor({ host, props, watch, send }) {
+    this.props = props;
+    this.send = send;
+    this.rev = 0;
+    this.layers = [];
+    this.settings = {};
+    this.chosen = new Set();
+    this.error = null;
+    this.past = [];
+    this.future = [];
+    this.soon = debounce(120, () => this.post({ layers: this.layers }));
+    this.build(host);
+    watch('reply', () => this.take(props.reply));
+    watch('value', () => this.load(props.value)); // the server opens another stack: a fork, a page load
+    this.load(props.value);
+  }
+
+  build(host) {
+    this.palette = new Palette(this.props.palette, {
+      onpick: (entry) => this.pick(entry),
+      oncarry: (entry) => this.strip.carry(entry),
+    });
+    this.strip = new Strip({ palette: this.palette, on: this.stripCalls() });
+    this.inspector = new Inspector({ palette: this.palette, on: this.inspectorCalls() });
+    this.pattern = new PatternField((text) => this.post({ text }));
+    this.rule = ruleForm(this.palette, (text) => { this.record(); this.post({ text }, true); });
+    this.form = new SchemaForm(this.props.schema, { prefix: 'stack.', except: ['layers'], labels: { d_model: 'Width', norm_eps: 'Norm ε' }, onchange: (key, value) => this.setting(key, value) });
+    this.bar = el('div', { class: 'cl-depth-bar', 'aria-hidden': 'true' });
+    this.count = el('span', { class: 'cl-count' });
+    host.replaceChildren(el('div', { class: 'cl-editor' },
+      el('div', { class: 'cl-editor-head' }, this.presets(), this.form.node),
+      this.pattern.node, this.palette.node, this.toolbar(), this.rule, this.bar, this.strip.node, this.inspector.node));
+    host.addEventListener('keydown', (event) => this.shortcut(event));
+    document.addEventListener('pointerdown', (event) => this.clearOutside(event, host));
+  }
+
+  presets() {
+    const choices = [{ value: '', label: 'Start from a preset …' }, ...this.props.presets.map((p, i) => ({ value: i, label: p.title || p.name }))];
+    const chooser = select(choices, '', (index) => {
+      const preset = this.props.presets[index];
+      chooser.value = '';
+      this.record();
+      this.settings = { ...preset.settings };
+      this.post({ text: preset.pattern }, true);
+    }, { 'aria-label': 'Preset' });
+    return el('label', { class: 'cl-field' }, el('span', { class: 'cl-label' }, 'Preset'), chooser);
+  }
+
+  toolbar() {
+    this.undoButton = iconButton('undo', 'Undo (Ctrl+Z)', () => this.undo());
+    this.redoButton = iconButton('redo', 'Redo (Ctrl+Shift+Z)', () => this.redo());
+    this.forChosen = [
+      iconButton('left', 'Move earlier (Alt+←)', () => this.apply(shift(this.layers, this.chosen, -1))),
+      iconButton('right', 'Move later (Alt+→)', () => this.apply(shift(this.layers, this.chosen, 1))),
+      iconButton('copy', 'Duplicate (Ctrl+D)', () => this.apply(duplicate(this.layers, this.chosen))),
+      iconButton('trash', 'Delete (Del)', () => this.apply(remove(this.layers, this.chosen))),
+    ];
+    const rule = el('button', {
+      type: 'button', class: 'cl-button quiet', 'aria-expanded': 'false', data: { action: 'rule' },
+      onclick: () => { this.rule.hidden = !this.rule.hidden; rule.setAttribute('aria-expanded', String(!this.rule.hidden)); },
+    }, 'Every N layers …');
+    return el('div', { class: 'cl-toolbar', role: 'toolbar', 'aria-label': 'Edit layers' },
+      this.undoButton, this.redoButton, el('span', { class: 'cl-gap' }), this.forChosen, el('span', { class: 'cl-gap' }), rule, this.count);
+  }
+
+  stripCalls() {
+    const which = (index) => (this.chosen.has(index) ? this.chosen : new Set([index]));
+    return {
+      choose: (index, how) => this.choose(index, how),
+      chooseAll: () => { this.chosen = new Set(this.layers.keys()); this.draw(); },
+      append: () => this.apply(insert(this.layers, this.layers.length, [this.nextLayer()])),
+      insert: (at, mixer) => this.apply(insert(this.layers, at, [newLayer(mixer, this.layers[at - 1] || this.layers[at])])),
+      move: (indices, to) => this.apply(move(this.layers, indices, to)),
+      shift: (index, by) => { this.apply(shift(this.layers, which(index), by)); this.strip.focus(Math.min(...this.chosen)); },
+      remove: (index) => { this.apply(remove(this.layers, which(index))); this.strip.focus([...this.chosen][0]); },
+      duplicate: (index) => this.apply(duplicate(this.layers, which(index))),
+      digit: (index, n) => { if (this.palette.mixers[n]) this.apply(change(this.layers, which(index), withMixer(this.palette.mixers[n].name))); },
+      ffn: (indices, name) => this.apply(change(this.layers, indices, withFfn(name))),
+    };
+  }
+
+  inspectorCalls() {
+    const optionsOf = (kind) => (kind === 'mixer' ? 'options' : 'ffn_options');
+    return {
+      choose: (kind, order, name) => this.apply(change(this.layers, order, kind === 'mixer' ? withMixer(name) : withFfn(name))),
+      option: (kind, order, key, value) => {
+        const options = optionsOf(kind);
+        const edited = change(this.layers, order, (layer) => {
+          const { [key]: _, ...rest } = layer[options];
+          return { ...layer, [options]: value === undefined ? rest : { ...rest, [key]: value } };
+        });
+        this.apply(edited, { typing: `${kind}.${key}` });
+      },
+      spread: (kind, from) => {
+        const options = optionsOf(kind), source = this.layers[from];
+        const alike = [...this.layers.keys()].filter((i) => this.layers[i][kind] === source[kind]);
+        const edited = change(this.layers, alike, (layer) => ({ ...layer, [options]: { ...source[options] } }));
+        this.apply({ ...edited, chosen: [...this.chosen] });
+      },
+    };
+  }
+
+  nextLayer() {
+    const last = this.layers[this.layers.length - 1];
+    return last ? structuredClone(last) : newLayer(this.palette.mixers[0].name);
+  }
+
+  pick(entry) {
+    const mixer = entry.kind === 'mixer';
+    if (this.chosen.size) this.apply(change(this.layers, this.chosen, mixer ? withMixer(entry.name) : withFfn(entry.name)));
+    else if (mixer) this.apply({ ...insert(this.layers, this.layers.length, [newLayer(entry.name, this.layers.at(-1))]), chosen: [] });
+    else this.apply({ ...change(this.layers, this.layers.keys(), withFfn(entry.name)), chosen: [] });
+  }
+
+  choose(index, how) {
+    if (index == null) this.chosen = new Set();
+    else if (how === 'range' && this.chosen.size) {
+      const anchor = this.anchor ?? Math.min(...this.chosen);
+      const [from, to] = [Math.min(anchor, index), Math.max(anchor, index)];
+      this.chosen = new Set(Array.from({ length: to - from + 1 }, (_, i) => from + i));
+    } else if (how === 'toggle') {
+      this.chosen = new Set(this.chosen);
+      if (!this.chosen.delete(index)) this.chosen.add(index);
+    } else this.chosen = new Set([index]);
+    if (how !== 'range') this.anchor = index;
+    this.draw();
+  }
+
+  clearOutside(event, host) {
+    if (this.chosen.size && !host.contains(event.target)) { this.chosen = new Set(); this.draw(); }
+  }
+
+  setting(key, value) {
+    this.record(`setting.${key}`);
+    this.settings = { ...this.settings };
+    if (value === undefined) delete this.settings[key];
+    else this.settings[key] = value;
+    this.rev++;
+    this.soon();
+  }
+
+  // An edit of layers. `typing` names the field being typed in: its keystrokes are one step of undo.
+  apply({ layers, chosen }, { typing = '' } = {}) {
+    if (same(layers, this.layers)) { this.chosen = new Set(chosen); this.draw(); return; }
+    this.record(typing);
+    this.layers = layers;
+    this.chosen = new Set(chosen);
+    this.draw();
+    if (typing) { this.rev++; this.soon(); } else this.post({ layers });
+  }
+
+  snapshot() {
+    return { layers: this.layers, settings: this.settings };
+  }
+
+  record(typing = '') {
+    if (typing && typing === this.typingIn) return;
+    this.typingIn = typing;
+    this.past.push(this.snapshot());
+    if (this.past.length > HISTORY) this.past.shift();
+    this.future = [];
+  }
+
+  undo() { this.travel(this.past, this.future); }
+
+  redo() { this.travel(this.future, this.past); }
+
+  travel(from, to) {
+    if (!from.length) return;
+    to.push(this.snapshot());
+    ({ layers: this.layers, settings: this.settings } = from.pop());
+    this.chosen = new Set([...this.chosen].filter((i) => i < this.layers.length));
+    this.typingIn = '';
+    this.draw();
+    this.post({ layers: this.layers });
+  }
+
+  shortcut(event) {
+    if (!(event.ctrlKey || event.metaKey) || event.target.matches('input, textarea, select')) return;
+    const key = event.key.toLowerCase();
+    if (key === 'z' && event.shiftKey || key === 'y') this.redo();
+    else if (key === 'z') this.undo();
+    else return;
+    event.preventDefault();
+  }
+
+  // Sends the draft. `rewrite`: the text may be replaced by the canonical one although the field is focused.
+  post({ layers = null, text = null }, rewrite = false) {
+    this.rewrite = rewrite || layers != null;
+    this.rev++;
+    this.send('edit', { rev: this.rev, layers, text, settings: this.settings });
+  }
+
+  take(reply) {
+    if (!reply || reply.rev !== this.rev) return; // a newer edit is on its way
+    this.error = reply.error;
+    if (reply.layers && !same(reply.layers, this.layers)) {
+      if (!this.rewrite && this.layers.length) this.record('text');
+      this.layers = reply.layers;
+      this.chosen = new Set([...this.chosen].filter((i) => i < this.layers.length));
+    }
+    this.pattern.set(reply.text, !this.rewrite && document.activeElement === this.pattern.area);
+    if (reply.query) writeQuery(reply.query);
+    this.draw();
+  }
+
+  load(value) {
+    if (!value) return;
+    this.rev = value.rev || 0;
+    this.layers = value.layers || [];
+    this.settings = value.settings || {};
+    this.chosen = new Set();
+    this.rewrite = true;
+    this.pattern.set(value.text);
+    this.draw();
+  }
+
+  draw() {
+    const { layers, chosen, error } = this;
+    this.strip.draw(layers, chosen, error?.layer ?? null);
+    this.inspector.draw(layers, chosen, error);
+    this.palette.explain(chosen.size);
+    this.pattern.showError(error?.setting ? null : error);
+    this.form.set(this.settings);
+    this.form.errors(error?.setting ? { [error.setting]: error.reason } : {});
+    this.bar.replaceChildren(...layers.map((layer) => el('i', { color: this.palette.mixer(layer.mixer).color })));
+    this.count.textContent = `${layers.length} ${layers.length === 1 ? 'layer' : 'layers'}`;
+    this.undoButton.disabled = !this.past.length;
+    this.redoButton.disabled = !this.future.length;
+    for (const each of this.forChosen) each.disabled = !chosen.size;
+  }
+}
+
+export function mount(widget) {
+  widget.host.dataset.ready = '1';
+  return new StackEditor(widget);
+}
