@@ -381,7 +381,7 @@ class Lab:
         return self.store.summaries(run_ids)
 
     def events(
-        self, run_id: int, *, kinds: Collection[str] | None = None, after_id: int = 0, limit: int = 500
+        self, run_id: int, *, kinds: Sequence[str] | None = None, after_id: int = 0, limit: int = 500
     ) -> list[EventRow]:
         return self.store.events(run_id, kinds=kinds, after_id=after_id, limit=limit)
 

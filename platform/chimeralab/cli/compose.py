@@ -53,5 +53,5 @@ def stack(
     memory = ", ".join(f"{name} {size(n)}" for name, n in report.memory.items())
     out.print(f"memory        {size(report.training_bytes)} to train  ({memory})\n")
     contexts = zip(report.contexts, report.state_bytes, report.decode_flops_at, strict=True)
-    rows = [(f"{length:,}", size(state), count(flops)) for length, state, flops in contexts]
-    out.print(table(("context", "state", "decode FLOPs/token"), rows))
+    lengths = [(f"{length:,}", size(state), count(flops)) for length, state, flops in contexts]
+    out.print(table(("context", "state", "decode FLOPs/token"), lengths))

@@ -86,12 +86,12 @@ def demo(
             serve(lab, host, port)
 
 
-def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[Any, str, int, dict[str, Any]]]:
+def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[str, int, dict[str, Any]]]:
     """The hybrid, and attention alone with feed-forwards as much wider as makes their parameters equal."""
     hybrid = lab.cost(lab.compose(HYBRID, d_model=d_model)).total_params
     narrow = lab.cost(lab.compose("attention x6, ffn=swiglu[hidden=8]", d_model=d_model)).total_params
     hidden = 8 + round((hybrid - narrow) / (6 * 3 * d_model))
-    fields = {
+    fields: dict[str, Any] = {
         "project": "demo",
         "train": {"steps": steps, "eval_every": max(1, steps // 4), "checkpoint_every": max(1, steps // 4)},
         "profile": {"contexts": [256, 2048]},

@@ -85,8 +85,8 @@ def load_weights(path: Path, model: StackModel) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(weights[name])
-        for name, tensor in _buffers(model).items():
-            tensor.copy_(buffers[name])
+        for name, buffer in _buffers(model).items():
+            buffer.copy_(buffers[name])
 
 
 def size(path: Path) -> int:

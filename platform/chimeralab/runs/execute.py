@@ -55,7 +55,11 @@ def execute(spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Pat
 def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path | None, device: torch.device) -> None:
     task = make_task(spec.task)
     sink.emit(Progress(step=0, total=spec.train.steps, seconds=0, tokens_per_second=0, phase="prepare"))
-    task.prepare(cache, lambda message: sink.emit(Log(message=message)) and None)
+
+    def report(message: str) -> None:
+        sink.emit(Log(message=message))
+
+    task.prepare(cache, report)
     model = build(spec.stack, task.vocab_size, device=device, seed=spec.seed)
     dtype = devices.precision(spec.train.precision, device)
     sink.emit(Environment(values=_environment(model, task, device, dtype)))

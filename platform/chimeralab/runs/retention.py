@@ -21,7 +21,7 @@ class Retention:
         self._named: dict[str, list[tuple[int, Path]]] = {"newest": [], "best": []}
 
     def announce(self, role: str, path: Path, step: int, bytes: int, metrics: dict[str, float]) -> None:
-        event = Checkpoint(step=step, path=str(path), bytes=bytes, role=role, metrics=metrics)  # type: ignore[arg-type]
+        event = Checkpoint(step=step, path=str(path), bytes=bytes, role=role, metrics=metrics)
         self._named[role].append((self.sink.emit(event), path))
 
     def adopt(self, role: str, path: Path) -> None:

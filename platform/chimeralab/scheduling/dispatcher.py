@@ -160,7 +160,7 @@ class Dispatcher:
     def _start(self, run: QueuedRun, attempt: int) -> None:
         checkpoint = self.store.newest_checkpoint(run.id)
         cpus, gpus = run.resources["cpus"], run.resources["gpus"]
-        handle = (
+        handle: Any = (
             ray.remote(RunWorker)
             .options(
                 name=worker_name(run.id, attempt),
@@ -195,7 +195,7 @@ def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) ->
     Raises:
         ClusterError: the cluster already serves another lab.
     """
-    actor = (
+    actor: Any = (
         ray.remote(Dispatcher)
         .options(
             name=DISPATCHER,
@@ -210,7 +210,7 @@ def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) ->
         .remote(store_url, home, identity, address)
     )
     try:
-        served = ray.get(actor.serves.remote(), timeout=120)
+        served: Any = ray.get(actor.serves.remote(), timeout=120)
     except Exception as error:
         raise ClusterError(f"the dispatcher did not start: {_first_line(error)}", place=f"cluster {address}") from error
     if served != (store_url, home):

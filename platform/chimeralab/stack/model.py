@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ class Norm(nn.Module):
 
     def __init__(self, d_model: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(d_model))
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(d_model))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class StackModel(nn.Module):
         super().__init__()
         self.d_model, self.vocab_size = d_model, vocab_size
         self.embedding = nn.Embedding(vocab_size, d_model)
-        self.layers = nn.ModuleList(layers)
+        self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
         self.norm = Norm(d_model, eps)
         self.head = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -125,8 +126,8 @@ class StackModel(nn.Module):
 
     def param_groups(self) -> list[ParamGroup]:
         """The layers' own groups, merged by what they ask for; embeddings and head decay, norms do not."""
-        tables = [self.embedding.weight] + ([self.head.weight] if self.head is not None else [])
-        groups = [ParamGroup(tables)]
+        tables = [self.embedding] + ([self.head] if self.head is not None else [])
+        groups = [ParamGroup([parameter for table in tables for parameter in table.parameters()])]
         groups.append(ParamGroup([m.weight for m in self.modules() if isinstance(m, Norm)], weight_decay=False))
         for layer in self.layers:
             groups += layer.mixer.param_groups()
