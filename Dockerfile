@@ -1,0 +1,38 @@
+# One image for the dashboard and every Ray node, so that all run the same versions.
+#   TORCH=cpu   CPU build of torch (default, small)
+#   TORCH=cuda  the CUDA build that PyPI serves; needs the NVIDIA container toolkit on the host
+FROM python:3.11.14-slim-bookworm
+
+# torch.compile and triton call a C++ compiler while a run goes on.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /opt/chimeralab
+
+# torch comes first: this layer, by far the largest, stays when only the project changes.
+ARG TORCH=cpu
+COPY constraints.txt ./
+RUN case "$TORCH" in \
+        cpu) pip install --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch ;; \
+        cuda) pip install --constraint constraints.txt torch ;; \
+        *) echo "TORCH must be cpu or cuda, not '$TORCH'" >&2; exit 2 ;; \
+    esac
+
+COPY pyproject.toml README.md ./
+COPY platform platform
+COPY plugins plugins
+COPY kernels kernels
+COPY webui webui
+RUN pip install --constraint constraints.txt .
+
+# A named volume mounted at /data takes over its owner.
+RUN useradd --uid 1000 --create-home lab && install --directory --owner=lab --group=lab /data
+USER lab
+WORKDIR /home/lab
+ENV CHIMERALAB_HOME=/data RAY_USAGE_STATS_ENABLED=0
+VOLUME /data
+EXPOSE 7860
+ENTRYPOINT ["chimeralab"]
+CMD ["--help"]
