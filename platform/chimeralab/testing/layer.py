@@ -148,6 +148,20 @@ class LayerConformance(Conformance):
             f"bfloat16 is off by {error:.1%} of the float64 output: take sums, decays and norms in float32",
         )
 
+    def test_autocast_is_close_to_float64(self) -> None:
+        """Runs keep weights and states in float32 and compute in bfloat16 by autocast: views and states must fit."""
+        layer, T = self.build(torch.float32), self.tokens
+        exact, x = self.build(), self.input(2, T, torch.float32)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            y = layer(x)[0]
+            first, state = layer(x[:, : T - 1], layer.init_state(2, T))
+            last, _ = layer.step(x[:, T - 1], state)
+        stepped = torch.cat([first, last.unsqueeze(1)], 1)
+        expected = exact(x.double())[0]
+        for what, got in (("forward", y), ("forward and step from init_state", stepped)):
+            error = difference(got, expected)
+            require(error < 0.03, f"under bfloat16 autocast {what} is off by {error:.1%} of the float64 output")
+
     # -- what PyTorch asks ------------------------------------------------------------------------------------------
 
     def test_builds_and_runs_on_the_meta_device(self) -> None:

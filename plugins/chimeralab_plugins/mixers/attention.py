@@ -59,7 +59,7 @@ class KVCache(NamedTuple):
     """Keys (rotated) and values of the tokens so far.
 
     With a `length` the buffers are preallocated and position p stands in slot p mod S: a windowed cache is a
-    ring. Without one they hold every token so far, in order, and grow.
+    ring. Without one they hold every token so far, in order, and grow. The buffers keep their dtype under autocast.
     """
 
     k: Tensor  # B S G K
@@ -140,13 +140,13 @@ class Attention(Mixer):
         self._require_room(before + T, slots)
         q, k, v = self._project(x, before)
         kept = torch.arange(max(0, before - slots), before, device=x.device) % slots
-        seen_k = torch.cat((state.k[:, kept], k), 1) if before else k
-        seen_v = torch.cat((state.v[:, kept], v), 1) if before else v
+        seen_k = torch.cat((state.k[:, kept].to(k.dtype), k), 1) if before else k
+        seen_v = torch.cat((state.v[:, kept].to(v.dtype), v), 1) if before else v
         y = self._attend(q, seen_k, seen_v, window, len(kept))
         new = min(T, slots)
         written = torch.arange(before + T - new, before + T, device=x.device) % slots
-        state.k.index_copy_(1, written, k[:, T - new :])
-        state.v.index_copy_(1, written, v[:, T - new :])
+        state.k.index_copy_(1, written, k[:, T - new :].to(state.k.dtype))
+        state.v.index_copy_(1, written, v[:, T - new :].to(state.v.dtype))
         return y, KVCache(state.k, state.v, state.length + T)
 
     def step(self, x: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:  # x: B D
@@ -161,10 +161,12 @@ class Attention(Mixer):
             self._require_room(int(state.length) + 1, slots)
         q, k, v = self._project(x.unsqueeze(1), state.length)
         slot = (state.length % slots).view(1)
-        keys, values = state.k.index_copy_(1, slot, k), state.v.index_copy_(1, slot, v)
+        state.k.index_copy_(1, slot, k.to(state.k.dtype))
+        state.v.index_copy_(1, slot, v.to(state.v.dtype))
         # Every slot of a full ring is inside the window, and softmax does not mind their order.
-        y = self._attend(q, keys, values, None, state.length.clamp(max=slots - 1))
-        return y.squeeze(1), KVCache(keys, values, state.length + 1)
+        last = state.length.clamp(max=slots - 1)
+        y = self._attend(q, state.k.to(k.dtype), state.v.to(v.dtype), None, last)
+        return y.squeeze(1), KVCache(state.k, state.v, state.length + 1)
 
     def init_from_attention(self, q: Tensor, k: Tensor, v: Tensor, o: Tensor) -> None:
         """Take the projections as they are. Raises SpecError: their shapes differ from this layer's."""
