@@ -7,10 +7,10 @@ the store accepts each number once. Plain data: no torch, no SQL.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 
 class _Event(BaseModel):
@@ -86,6 +86,20 @@ class Environment(_Event):
 
 
 Event = Annotated[Metrics | Progress | Log | Sample | Checkpoint | Profile | Environment, Field(discriminator="kind")]
-EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])  # to and from JSON, for spools and the wire
+
+
+class _Batch(RootModel[list[Event]]):
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # the outermost model decides, and only that
+
+
+def dump_events(events: Sequence[Event]) -> bytes:
+    """Events as JSON, for the wire."""
+    return _Batch(list(events)).model_dump_json().encode()
+
+
+def load_events(payload: bytes) -> list[Event]:
+    """The way back from `dump_events`."""
+    return _Batch.model_validate_json(payload).root
+
 
 Emit = Callable[[Event], None]

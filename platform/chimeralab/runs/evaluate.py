@@ -25,11 +25,19 @@ def inference(model: StackModel) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def evaluate(model: StackModel, task: Task, *, batches: int, batch_size: int, device: torch.device) -> dict[str, float]:
-    """The task's metrics over at most `batches` batches of the validation split."""
+def evaluate(
+    model: StackModel,
+    task: Task,
+    *,
+    batches: int,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """The task's metrics over at most `batches` batches of the validation split, computed in `dtype`."""
     available = task.evaluation_steps(batch_size)
     total = Evaluation()
-    with inference(model):
+    with inference(model), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for step in range(min(batches, available) if available else batches):
             batch = task.batch("validation", step, batch_size).to(device)
             logits, _ = model(batch.inputs)

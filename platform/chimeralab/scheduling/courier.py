@@ -16,12 +16,13 @@ RETRY_SECONDS = 10.0
 class Courier:
     """A sink that numbers events and hands them to `deliver` on a thread of its own.
 
-    `deliver` returns the number of the last event that the store holds. When it raises, the same events are
-    offered again later (the store ignores what it has); StaleAttempt ends the attempt. Training never waits.
+    `deliver` returns the number of the last event that the store holds. When it raises `away`, the same events are
+    offered again later (the store passes over what it has). StaleAttempt ends the attempt quietly; anything else is
+    kept in `broken` and ends it too. Training never waits.
     """
 
-    def __init__(self, deliver: Callable[[Sequence[Event]], int]) -> None:
-        self._deliver = deliver
+    def __init__(self, deliver: Callable[[Sequence[Event]], int], *, away: type[Exception]) -> None:
+        self._deliver, self._away = deliver, away
         self._pending: list[Event] = []
         self._numbered = 0
         self._acknowledged = 0
@@ -29,6 +30,7 @@ class Courier:
         self._closing = threading.Event()
         self._changed = threading.Condition()
         self.stale = False
+        self.broken: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
         self._thread.start()
 
@@ -49,9 +51,13 @@ class Courier:
         self._stop.set()
 
     def flush(self) -> None:
-        """Wait until everything emitted is acknowledged, or the attempt is stale."""
+        """Wait until everything emitted is acknowledged, or never can be."""
         with self._changed:
-            self._changed.wait_for(lambda: self.stale or self._acknowledged >= self._numbered)
+            self._changed.wait_for(lambda: self._over or self._acknowledged >= self._numbered)
+
+    @property
+    def _over(self) -> bool:
+        return self.stale or self.broken is not None
 
     def close(self) -> None:
         self._closing.set()
@@ -59,7 +65,7 @@ class Courier:
 
     def _run(self) -> None:
         wait = PAUSE_SECONDS
-        while not self._closing.wait(wait) and not self.stale:
+        while not self._closing.wait(wait):
             with self._changed:
                 batch = self._pending[:BATCH]
             if not batch:
@@ -67,15 +73,16 @@ class Courier:
                 continue
             try:
                 last = self._deliver(batch)
-            except StaleAttempt:
+            except self._away:
+                wait = min(2 * wait, RETRY_SECONDS)
+                continue
+            except Exception as error:
                 with self._changed:
-                    self.stale = True
+                    self.stale = isinstance(error, StaleAttempt)
+                    self.broken = None if self.stale else error
                     self._stop.set()
                     self._changed.notify_all()
                 return
-            except Exception:  # the database or the dispatcher is away: it may come back
-                wait = min(2 * wait, RETRY_SECONDS)
-                continue
             with self._changed:
                 self._acknowledged = last
                 self._pending = [event for event in self._pending if event.seq > last]

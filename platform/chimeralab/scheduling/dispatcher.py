@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from chimeralab.errors import ClusterError, LabError, StaleAttempt
-from chimeralab.events import EVENTS, Metrics
+from chimeralab.events import Metrics, load_events
 from chimeralab.plugins import registry
 from chimeralab.scheduling.cluster import NAMESPACE
 from chimeralab.scheduling.worker import DISPATCHER, RunWorker, worker_name
@@ -54,7 +54,7 @@ class Dispatcher:
 
     def deliver(self, run_id: int, attempt: int, payload: bytes) -> int:
         """Write a batch of events; returns the number of the last one that the store holds."""
-        events = EVENTS.validate_json(payload)
+        events = load_events(payload)
         last = self.store.append(run_id, attempt, events)
         total = None
         for event in events:

@@ -13,14 +13,19 @@ from typing import Any, TypeVar
 import ray
 
 from chimeralab.errors import StaleAttempt
-from chimeralab.events import EVENTS, Event, Log
+from chimeralab.events import Event, Log, dump_events
 from chimeralab.runs import RunSpec
 from chimeralab.scheduling.cluster import NAMESPACE
 from chimeralab.scheduling.courier import RETRY_SECONDS, Courier
+from chimeralab.store import StoreUnavailable
 
 DISPATCHER = "dispatcher"
 CALL_SECONDS = 30
 T = TypeVar("T")
+
+
+class Away(Exception):
+    """The dispatcher or the database does not answer at present: the same call may succeed later."""
 
 
 def worker_name(run_id: int, attempt: int) -> str:
@@ -33,7 +38,7 @@ class RunWorker:
     def __init__(self, run_id: int, attempt: int, spec: dict[str, Any], home: str, resume: str | None) -> None:
         self.run_id, self.attempt = run_id, attempt
         self.spec, self.home, self.resume = RunSpec.model_validate(spec), Path(home), resume
-        self.courier = Courier(self._deliver)
+        self.courier = Courier(self._deliver, away=Away)
         self._done = threading.Event()
 
     def work(self) -> None:
@@ -47,6 +52,8 @@ class RunWorker:
             _insist(lambda: _call("begin", self.run_id, self.attempt, worker))
             status, reason = self._execute()
             self.courier.flush()
+            if self.courier.broken is not None:
+                status, reason = "failed", f"its events cannot be stored: {self.courier.broken}"
             if not self.courier.stale:
                 _insist(lambda: _call("finish", self.run_id, self.attempt, status, reason))
         except StaleAttempt:
@@ -84,16 +91,23 @@ class RunWorker:
         return "completed", ""
 
     def _deliver(self, events: Sequence[Event]) -> int:
-        return int(_call("deliver", self.run_id, self.attempt, EVENTS.dump_json(list(events))))
+        return int(_call("deliver", self.run_id, self.attempt, dump_events(events)))
 
 
 def _call(method: str, *args: Any) -> Any:
     """Ask the dispatcher; it is looked up by name each time because it may have been restarted."""
-    dispatcher = ray.get_actor(DISPATCHER, namespace=NAMESPACE)
+    try:
+        dispatcher = ray.get_actor(DISPATCHER, namespace=NAMESPACE)
+    except ValueError as error:
+        raise Away from error
     try:
         return ray.get(getattr(dispatcher, method).remote(*args), timeout=CALL_SECONDS)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, StoreUnavailable):
+            raise Away from error
         raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise Away from error
 
 
 def _insist(call: Callable[[], T]) -> T:
@@ -102,8 +116,6 @@ def _insist(call: Callable[[], T]) -> T:
     while True:
         try:
             return call()
-        except StaleAttempt:
-            raise
-        except Exception:
+        except Away:
             time.sleep(wait)
             wait = min(2 * wait, RETRY_SECONDS)

@@ -14,6 +14,7 @@ The parser knows grammar only; whether a mixer exists and takes an option is `ch
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from chimeralab.stack.spec import MAX_LAYERS, LayerSpec
 
 DEFAULT_FFN = "swiglu"
 AXES = ("ffn", "first", "last")
+MAX_DEPTH = 64  # of groups in groups
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -78,6 +80,8 @@ class _Every:
     def expand(self, length: int | None) -> list[_Unit]:
         if length is None:
             raise _error("say how many layers 'every' is spread over", self.column, "Write every(...) x12")
+        if length > MAX_LAYERS:
+            raise _error(f"more than {MAX_LAYERS} layers", self.column)
         if length % self.period and not self.truncate:
             raise _error(
                 f"{length} layers are not a whole number of cycles of {self.period}",
@@ -103,16 +107,11 @@ class _Item:
 
     def expand(self, length: int | None) -> list[_Unit]:
         if isinstance(self.body, _Every):
-            return self._bounded(self.body.expand(self.count if self.count is not None else length))
+            return self.body.expand(self.count if self.count is not None else length)
         units = self.body.expand(None)
         if len(units) * (self.count or 1) > MAX_LAYERS:
             raise _error(f"more than {MAX_LAYERS} layers", self.column)
         return units * (self.count or 1)
-
-    def _bounded(self, units: list[_Unit]) -> list[_Unit]:
-        if len(units) > MAX_LAYERS:
-            raise _error(f"more than {MAX_LAYERS} layers", self.column)
-        return units
 
 
 def parse(text: str) -> tuple[LayerSpec, ...]:
@@ -131,6 +130,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.tokens = _tokens(text)
         self.at = 0
+        self.depth = 0
         self.end = len(text.rstrip()) + 1
 
     def stack(self) -> tuple[LayerSpec, ...]:
@@ -170,7 +170,7 @@ class _Parser:
         token = self.peek()
         if token.kind == "repeat":
             self.at += 1
-            count = int(token.text)
+            count = int(_number(token))
             if count == 0:
                 raise _error("a count of 0 leaves nothing", token.column)
         return _Item(body, count, column)
@@ -179,7 +179,11 @@ class _Parser:
         token = self.peek()
         if token.text == "(" and token.kind == "mark":
             self.at += 1
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise _error(f"groups nested more than {MAX_DEPTH} deep", token.column)
             items = self.separated(self.item, until=")")
+            self.depth -= 1
             if not items:
                 raise _error("an empty group", token.column)
             return _Group(items)
@@ -224,7 +228,10 @@ class _Parser:
         offset = settings.get("offset", period - 1)
         if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < period:
             raise _error(f"offset must lie between 0 and {period - 1}", start.column)
-        return _Every(period, unit, base, offset, bool(settings.get("truncate", False)), start.column)
+        truncate = settings.get("truncate", False)
+        if not isinstance(truncate, bool):
+            raise _error("truncate is true or false", start.column)
+        return _Every(period, unit, base, offset, truncate, start.column)
 
     def rule_value(self, key: str) -> Any:
         return self.unit() if key == "base" else self.value(key)
@@ -246,18 +253,18 @@ class _Parser:
         token = self.peek()
         self.at += 1
         if token.kind == "number":
-            return int(token.text) if re.fullmatch(r"-?\d+", token.text) else float(token.text)
+            return _number(token)
         if token.kind == "name":
             return _WORDS.get(token.text.lower(), token.text)
         if token.kind == "string":
-            return json.loads(token.text)
-        raise _error(f"{key!r} needs a value, not {token.text!r}", token.column)
+            return _string(token)
+        raise _error(f"{key!r} needs a value, {_found(token)}", token.column)
 
     def whole(self, what: str) -> int:
         token = self.take("number", what)
         if not token.text.isdigit():
-            raise _error(f"expected {what}, not {token.text!r}", token.column)
-        return int(token.text)
+            raise _error(f"expected {what}, {_found(token)}", token.column)
+        return int(_number(token))
 
     def separated(self, read: Callable[[], T], until: str | None) -> list[T]:
         """What `read` finds between commas, up to and with the mark `until` (None: the end of the text)."""
@@ -284,16 +291,14 @@ class _Parser:
     def take(self, kind: str, what: str) -> _Token:
         token = self.peek()
         if token.kind != kind:
-            found = f"not {token.text!r}" if token.text else "but the text ends"
-            raise _error(f"expected {what}, {found}", token.column)
+            raise _error(f"expected {what}, {_found(token)}", token.column)
         self.at += 1
         return token
 
     def mark(self, text: str, after: str = "") -> None:
         token = self.peek()
         if token.kind != "mark" or token.text != text:
-            found = f"not {token.text!r}" if token.text else "but the text ends"
-            raise _error(f"expected {text!r}{' ' + after if after else ''}, {found}", token.column)
+            raise _error(f"expected {text!r}{' ' + after if after else ''}, {_found(token)}", token.column)
         self.at += 1
 
 
@@ -311,6 +316,28 @@ def _tokens(text: str) -> list[_Token]:
         found.append(_Token(kind, value, shown + 1))
         position = match.end()
     return found
+
+
+def _found(token: _Token) -> str:
+    return f"not {token.text!r}" if token.kind != "end" else "but the text ends"
+
+
+def _number(token: _Token) -> int | float:
+    try:
+        value = int(token.text) if re.fullmatch(r"-?\d+", token.text) else float(token.text)
+    except ValueError:  # Python reads no integer of more than 4300 digits
+        value = math.inf
+    if math.isinf(value):
+        raise _error("this number is too large", token.column)
+    return value
+
+
+def _string(token: _Token) -> str:
+    try:
+        text: str = json.loads(token.text)
+    except ValueError:
+        raise _error(f"{token.text} is not a string as JSON writes them", token.column) from None
+    return text
 
 
 def _cycle(item: _Item, layers: int) -> list[_Unit | None]:

@@ -10,7 +10,7 @@ from typing import Any
 from chimeralab.stack.pattern import _WORDS, DEFAULT_FFN
 from chimeralab.stack.spec import LayerSpec
 
-_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BARE = re.compile(r"(?!x\d+$)[A-Za-z_][A-Za-z0-9_]*")  # x4 would read as a count
 
 
 def to_text(layers: Sequence[LayerSpec]) -> str:
