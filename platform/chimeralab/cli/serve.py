@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from chimeralab.cli.manage import print_comparison
 from chimeralab.cli.options import ClusterOption, HomeOption, StoreOption, open_lab
 from chimeralab.cli.output import err, out
 from chimeralab.cli.train import make_spec, watch
-from chimeralab.errors import RunFailed
+from chimeralab.errors import RunFailed, SpecError
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on. There is no login yet: keep it on loopback.")]
 PortOption = Annotated[int, typer.Option(help="Port of the dashboard.", min=1, max=65535)]
@@ -33,14 +34,12 @@ def up(
 
     Runs that were active when the lab last stopped go on from their newest checkpoint.
     """
-    from chimeralab_webui import check_port, serve
-
-    check_port(host, port)
+    _check_port(host, port)
     err.print("starting the cluster …")
     lab = open_lab(home, store, cluster, cpus=cpus, gpus=gpus)
     try:
         out.print(f"dashboard: http://{host}:{port}/", markup=False)
-        serve(lab, host, port)
+        _serve(lab, host, port)
     finally:
         lab.close(keep_cluster=keep_cluster)
 
@@ -64,10 +63,8 @@ def demo(
     cluster: ClusterOption = "embedded",
 ) -> None:
     """Train a hybrid and an attention-only stack of the same size on real text, and compare them."""
-    from chimeralab_webui import check_port, serve
-
     if serve_dashboard:
-        check_port(host, port)
+        _check_port(host, port)
     err.print("starting the cluster …")
     with open_lab(home, store, cluster) as lab:
         specs = [make_spec(lab, *demo_run) for demo_run in _demo_runs(lab, steps, d_model)]
@@ -83,7 +80,23 @@ def demo(
         if serve_dashboard:
             ids = ",".join(str(run_id) for run_id in run_ids)
             out.print(f"dashboard: http://{host}:{port}/ui/compare?runs={ids}   (Ctrl-C ends it)", markup=False)
-            serve(lab, host, port)
+            _serve(lab, host, port)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Find out before anything is started that the dashboard could not listen."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise SpecError(
+            f"cannot listen: {error.strerror}", place=f"{host}:{port}", remedy="Choose another port with --port"
+        ) from None
+
+
+def _serve(lab: Any, host: str, port: int) -> None:
+    from chimeralab_webui.app import serve  # gradio takes 5 s to import
+
+    serve(lab, host, port)
 
 
 def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[str, int, dict[str, Any]]]:

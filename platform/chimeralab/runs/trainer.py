@@ -169,6 +169,7 @@ class Trainer:
             batches=self.train.eval_batches,
             batch_size=self.train.batch_size,
             device=self.device,
+            dtype=self.dtype,
         )
         self.emit_metrics({f"validation/{name}": value for name, value in metrics.items()})
         position = self.position
