@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -119,6 +120,16 @@ def test_ray_knows_every_option_that_is_given_to_it() -> None:
         assert start
         for option in re.findall(r"(--[\w-]+)", start[1]):
             assert re.search(rf"{option}\b", known), (name, option)
+
+
+def test_chimeralab_knows_every_option_and_variable_that_is_given_to_it() -> None:
+    shown = [sys.executable, "-c", "from chimeralab.cli import main; main()", "up", "--help"]
+    wide = {**os.environ, "COLUMNS": "300"}
+    known = subprocess.run(shown, capture_output=True, text=True, check=True, env=wide).stdout
+    start = command(SERVICES["dashboard"]).split("chimeralab up", 1)[1]
+    variables = {name for name in SERVICES["dashboard"]["environment"] if name.startswith("CHIMERALAB_")}
+    for name in [*re.findall(r"(--[\w-]+)", start), *sorted(variables)]:
+        assert re.search(rf"{name}\b", known), name
 
 
 def test_named_volumes_and_networks_are_declared() -> None:
