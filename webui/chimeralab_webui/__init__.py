@@ -27,4 +27,6 @@ def _builder(module: str) -> Callable[[Any], None]:
 def register_pages() -> Sequence[Page]:
     return [
         _page("Compose", "compose", 10),
+        _page("Runs", "runs", 20),
+        _page("Run", "run", 25),
     ]

@@ -13,7 +13,16 @@ from fastapi.staticfiles import StaticFiles
 
 STATIC = Path(__file__).parent / "static"
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-STYLES = ("tokens", "shell", "controls", "editor", "panels", "runs")  # later ones may refine earlier ones
+STYLES = (
+    "tokens",
+    "shell",
+    "controls",
+    "editor",
+    "panels",
+    "runs",
+    "run",
+    "compare",
+)  # later ones may refine earlier ones
 FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 

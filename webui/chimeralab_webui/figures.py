@@ -37,3 +37,39 @@ def state_curve(report: Any, pinned: Any = None) -> Figure:
             "showlegend": pinned is not None,
         },
     }
+
+
+PROFILE_CHOICES = {
+    "decode_ms": ("decode", "Decode: ms per token"),
+    "prefill_ms": ("prefill", "Prefill: ms"),
+    "state_bytes": ("decode", "State: bytes per sequence"),
+}
+
+
+def profile_control() -> dict[str, Any]:
+    options = [{"value": key, "label": label} for key, (_, label) in PROFILE_CHOICES.items()]
+    return {"name": "measure", "label": "Show", "value": "decode_ms", "options": options}
+
+
+def profile_curves(profiles: Sequence[Any], names: Mapping[int, str], measure: str) -> Figure:
+    """What was measured at each context length, one curve for each run of `names`."""
+    kind, label = PROFILE_CHOICES.get(measure, PROFILE_CHOICES["decode_ms"])
+    data, contexts = [], set()
+    for position, (run_id, name) in enumerate(names.items()):
+        points = sorted((p.context, p.values[measure]) for p in profiles if p.run_id == run_id and p.name == kind)
+        contexts |= {context for context, _ in points}
+        if points:
+            color = RUN_COLORS[position % len(RUN_COLORS)]
+            x, y = zip(*points, strict=True)
+            data.append(line(x, y, name, color, mode="lines+markers"))
+    ticks = sorted(contexts)
+    axis = {"type": "log", "title": {"text": "Context length"}, "tickvals": ticks, "ticktext": [str(t) for t in ticks]}
+    return {
+        "data": data,
+        "layout": {
+            "xaxis": axis,
+            "yaxis": {"title": {"text": label}, "rangemode": "tozero"},
+            "showlegend": len(names) > 1,
+            "uirevision": measure,
+        },
+    }

@@ -22,6 +22,8 @@ from chimeralab_webui import assets
 # comes at that moment is answered with 404 and lost.
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
+LIVE, IDLE = 1.0, 5.0  # seconds between two looks at the store, while something runs and while nothing does
+
 _MOUNT = """// events: {events}
 import("{module}").then((m) => m.mount({{
   host: element.firstElementChild, props, watch,
@@ -66,6 +68,11 @@ def listen(triggers: Any, fn: Callable, inputs: Any = None, outputs: Any = None)
     """A listener as live pages need it: no progress overlay, only the newest call waits, not a public endpoint."""
     for trigger in triggers if isinstance(triggers, list) else [triggers]:
         trigger(fn, inputs or [], outputs, trigger_mode="always_last", **_QUIET)
+
+
+def pace(busy: bool) -> gr.Timer:
+    """A page's timer, quick while something runs."""
+    return gr.Timer(LIVE if busy else IDLE)
 
 
 def on_load(fn: Callable, outputs: Any) -> None:

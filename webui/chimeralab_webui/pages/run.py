@@ -1,0 +1,142 @@
+"""Run: one run as it goes, and everything that is recorded of it. The address names it: `/ui/run?id=7`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from pydantic import BaseModel
+
+from chimeralab import LabError, SpecError
+from chimeralab.lab import RunFilter
+from chimeralab_webui import curves, figures, run_actions
+from chimeralab_webui.run_rows import ACTIVE, RunRows, colors
+from chimeralab_webui.widgets import LIVE, complaint, listen, pace, plot, widget
+
+if TYPE_CHECKING:
+    from chimeralab import Lab
+
+NEW_EVENTS = 500  # at one look; a long log arrives over several
+
+
+class Shown(BaseModel):
+    """What the page shows: a run (None: the newest), and the last event that the browser has."""
+
+    rev: int = 0
+    id: int | None = None
+    after: int = 0
+    act: dict[str, Any] | None = None
+
+
+def build(lab: Lab) -> None:
+    rows = RunRows(lab)
+    with gr.Column(elem_classes=["cl-panel"]):
+        head = widget("run_head", ("ask", "act"), colors=colors(lab), elem_id="run-head")
+    with gr.Column(elem_classes=["cl-run-grid"]):
+        with gr.Column(elem_classes=["cl-panel"]):
+            curve = plot(
+                "Curve",
+                controls=curves.CONTROLS,
+                height=360,
+                elem_id="run-curve",
+                waiting="No point has been measured yet",
+            )
+        with gr.Column(elem_classes=["cl-panel"]):
+            profile = plot(
+                "Over context",
+                controls=[figures.profile_control()],
+                height=360,
+                elem_id="run-profile",
+                waiting="Speed and memory are measured after training",
+            )
+    with gr.Column(elem_classes=["cl-panel"]):
+        details = widget(
+            "run_details", ("ask",), palette=[asdict(entry) for entry in lab.palette()], elem_id="run-details"
+        )
+    timer = gr.Timer(LIVE)
+
+    def refresh(head_value: Any, curve_value: Any, profile_value: Any, details_value: Any) -> tuple[Any, ...]:
+        shown = Shown.model_validate(head_value or {})
+        try:
+            run = _run(lab, shown.id)
+        except LabError as error:
+            wrong = gr.update(reply={"rev": shown.rev, "error": complaint(error)})
+            return wrong, gr.skip(), gr.skip(), gr.skip(), pace(False)
+        metrics = lab.metrics(run.id)
+        return (
+            gr.update(reply={"rev": shown.rev, "run": _head(rows, run)}),
+            gr.update(reply=_curve(lab, run, metrics, curve_value)),
+            gr.update(reply=_profile(lab, run, profile_value)),
+            gr.update(reply=_details(lab, run, details_value)),
+            pace(run.status in ACTIVE),
+        )
+
+    def act(head_value: Any) -> Any:
+        shown = Shown.model_validate(head_value)
+        try:
+            said = run_actions.perform(lab, shown.act)
+            said["run"] = _head(rows, lab.run(shown.act["ids"][0]))  # type: ignore[index]
+        except LabError as error:
+            said = {"error": complaint(error)}
+        return gr.update(reply={"rev": shown.rev, **said})
+
+    everything = [head, curve, profile, details]
+    listen([head.ask, curve.change, profile.change, timer.tick], refresh, everything, [*everything, timer])
+    listen(head.act, act, head, head)
+
+
+def _run(lab: Lab, run_id: int | None) -> Any:
+    if run_id is not None:
+        return lab.run(run_id)
+    newest = lab.runs(RunFilter(archived=None, limit=1)).rows
+    if not newest:
+        raise SpecError("there is no run yet", remedy="Compose a stack and launch it")
+    return newest[0]
+
+
+def _head(rows: RunRows, run: Any) -> dict[str, Any]:
+    return rows.of([run])[0] | {
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "max_attempts": run.max_attempts,
+        "notes": run.notes,
+        "d_model": run.spec["stack"].get("d_model"),
+        "seed": run.spec.get("seed"),
+    }
+
+
+def _curve(lab: Lab, run: Any, metrics: list[str], value: Any) -> dict[str, Any]:
+    choices = curves.Choices.model_validate((value or {}).get("choices") or {})
+    offered = curves.quantities(metrics)
+    if offered and choices.quantity not in {option["value"] for option in offered}:
+        choices.quantity = offered[0]["value"]
+    return {
+        "figure": curves.figure(lab, [run.id], [run.name], choices),
+        "options": {"quantity": offered} if offered else {},
+        "choices": {"quantity": choices.quantity},
+    }
+
+
+def _profile(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
+    measure = ((value or {}).get("choices") or {}).get("measure", "decode_ms")
+    return {"figure": figures.profile_curves(lab.profiles([run.id]), {run.id: run.name}, measure)}
+
+
+def _details(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
+    after = int((value or {}).get("after") or 0)
+    events = lab.events(run.id, kinds=["log", "sample", "status"], after_id=after, limit=NEW_EVENTS)
+    environments = lab.events(run.id, kinds=["environment"])
+    return {
+        "id": run.id,
+        "layers": run.spec["stack"]["layers"],
+        "spec": json.dumps(run.spec, indent=2, ensure_ascii=False),
+        "attempts": [asdict(attempt) for attempt in lab.attempts(run.id)],
+        "events": [
+            {"id": e.id, "kind": e.kind, "time": e.time, "attempt": e.attempt, "payload": e.payload} for e in events
+        ],
+        "environment": environments[-1].payload if environments else {},
+        "checkpoints": [asdict(artifact) for artifact in lab.artifacts(run.id)],
+        "plugins": [asdict(plugin) for plugin in lab.run_plugins(run.id)],
+    }

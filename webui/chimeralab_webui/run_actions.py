@@ -1,0 +1,40 @@
+"""What can be done to runs from a page: cancel, retry, archive, restore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from chimeralab import LabError
+
+if TYPE_CHECKING:
+    from chimeralab import Lab
+
+DONE = {"cancel": "cancelled", "retry": "queued again", "archive": "archived", "restore": "restored"}
+
+
+class Act(BaseModel):
+    action: str = Field(pattern="^(cancel|retry|archive|restore)$")
+    ids: list[int] = Field(min_length=1, max_length=1000)
+
+
+def perform(lab: Lab, value: Any) -> dict[str, Any]:
+    """Do it to each run; `message` says how many, `error` why some could not."""
+    act = Act.model_validate(value)
+    one: Callable[[int], Any] = {
+        "cancel": lab.cancel,
+        "retry": lab.retry,
+        "archive": lambda run: lab.archive([run]),
+        "restore": lambda run: lab.archive([run], archived=False),
+    }[act.action]
+    done, errors = 0, []
+    for run in act.ids:
+        try:
+            one(run)
+            done += 1
+        except LabError as error:
+            errors.append(str(error))
+    message = f"{done} {'run' if done == 1 else 'runs'} {DONE[act.action]}" if done else ""
+    return {"message": message, "error": {"reason": "; ".join(errors)} if errors else None}
