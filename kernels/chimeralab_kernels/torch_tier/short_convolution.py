@@ -63,7 +63,7 @@ def shifted_sum_backward(d_y: Tensor, history: Tensor, weight: Tensor) -> tuple[
     d_taps = torch.empty_like(taps)
     for w in range(W):
         d_history[:, w : w + T].addcmul_(d_y, taps[w])
-        d_taps[w] = torch.einsum("btd,btd->d", d_y, wide_history[:, w : w + T])
+        d_taps[w] = (d_y * wide_history[:, w : w + T]).sum((0, 1))  # an einsum would transpose both, ten times slower
     return d_history.to(history.dtype), d_taps.T.to(weight.dtype).contiguous()
 
 
