@@ -10,6 +10,7 @@ with Lab.open() as lab:
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from chimeralab.store import (
     RunPage,
     RunRow,
     Store,
+    with_password,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +123,8 @@ class Lab:
 
         Args:
             home: default `$CHIMERALAB_HOME`, then `~/.chimeralab`.
-            store: a database URL; default: SQLite in the home.
+            store: a database URL; default: SQLite in the home. Its password may stand in the file that
+                `$CHIMERALAB_STORE_PASSWORD_FILE` names.
             cluster: None reads and submits without one; "embedded" starts (or finds) the home's own;
                 anything else is the address of a Ray cluster.
             cpus, gpus: what an embedded cluster offers; default: what the machine has.
@@ -130,7 +133,9 @@ class Lab:
             StoreError, ClusterError
         """
         place = Home.open(home)
-        opened = Store.open(store or place.store_url)
+        password = os.environ.get("CHIMERALAB_STORE_PASSWORD_FILE")
+        url = with_password(store, Path(password)) if store and password else store or place.store_url
+        opened = Store.open(url)
         if cluster is None:
             return cls(place, opened)
         from chimeralab.scheduling import connect, embedded
@@ -151,6 +156,13 @@ class Lab:
             lab.close()
             raise
         return lab
+
+    @staticmethod
+    def stop_cluster(home: Path | str | None = None) -> bool:
+        """Stop a home's embedded cluster that was left running; False when none runs. Its runs go on later."""
+        from chimeralab.scheduling.cluster import stop_embedded
+
+        return stop_embedded(Home.open(home))
 
     def close(self, *, keep_cluster: bool = False) -> None:
         """Close the store and leave the cluster; one that this lab started is stopped, unless it is to be kept.

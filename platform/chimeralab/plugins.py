@@ -46,14 +46,25 @@ class Registry:
         self.plugins: dict[str, PluginInfo] = {}
         self._owners: dict[tuple[str, Any], str] = {}
         found = entry_points(group=GROUP) if entries is None else entries
-        for entry in sorted(found, key=lambda e: e.name):
+        for entry in sorted(found, key=lambda e: _rank(e.dist.name if e.dist else "", e.name)):
             self._load(entry)
 
     def register(self, plugin: object, name: str) -> None:
-        """Add a plugin object by hand, in a notebook or a test, before its kinds are first asked for."""
+        """Add a plugin object by hand, in a notebook or a test, before its kinds are first asked for.
+
+        Raises:
+            PluginError: the name is taken, or the object implements a hook that does not exist.
+        """
+        if name in self.plugins:
+            raise PluginError(f"a plugin {name!r} is there already", remedy="Give it another name")
         self.plugins[name] = PluginInfo(name, "(registered by hand)", "")
-        self._manager.register(plugin, name)
-        self._note_hooks(name)
+        try:
+            self._manager.register(plugin, name)
+            self._note_hooks(name)
+        except Exception:
+            self._manager.unregister(name=name)
+            del self.plugins[name]
+            raise
 
     @cached_property
     def mixers(self) -> dict[str, Any]:
@@ -119,33 +130,43 @@ class Registry:
             return
         try:
             self._manager.register(entry.load(), info.name)
-        except Exception as error:
+            self._note_hooks(info.name)
+        except (Exception, SystemExit) as error:  # a module that exits when it is imported ends nobody else
             self._break(info, error)
-            return
-        self._note_hooks(info.name)
 
     def _note_hooks(self, name: str) -> None:
         callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
         self.plugins[name].hooks = sorted(caller.name for caller in callers)
+        for caller in callers:
+            if not caller.has_spec():
+                known = [hook for hook in vars(hookspecs) if hook.startswith(("register_", "run_"))]
+                raise PluginError(
+                    f"there is no hook {caller.name!r}", place=f"plugin {name}", remedy=did_you_mean(caller.name, known)
+                )
 
     def _implementations(self, hook: str) -> list[tuple[str, Any]]:
         found = getattr(self._manager.hook, hook).get_hookimpls()
         active = [impl for impl in found if self.plugins[impl.plugin_name].state == "active"]
-        return sorted(((impl.plugin_name, impl) for impl in active), key=lambda pair: pair[0])
+        return sorted(
+            ((impl.plugin_name, impl) for impl in active),
+            key=lambda pair: _rank(self.plugins[pair[0]].package, pair[0]),
+        )
 
     def _collect(self, kind: str, hook: str, key: Callable[[Any], Any]) -> dict[Any, Any]:
         collected: dict[Any, Any] = {}
         for name, implementation in self._implementations(hook):
             info = self.plugins[name]
             try:
-                items = {key(item): item for item in implementation.function() or ()}
-                for taken in items.keys() & collected.keys():
-                    owner = self._owners[kind, taken]
-                    raise PluginError(
-                        f"{kind} {taken!r} is already registered by plugin {owner!r}",
-                        place=f"plugin {name}",
-                        remedy="Give it another name",
-                    )
+                items: dict[Any, Any] = {}
+                for item in implementation.function() or ():
+                    if (taken := key(item)) in items or taken in collected:
+                        owner = self._owners.get((kind, taken), name)
+                        raise PluginError(
+                            f"{kind} {_label(taken)!r} is already registered by plugin {owner!r}",
+                            place=f"plugin {name}",
+                            remedy="Give it another name",
+                        )
+                    items[taken] = item
             except Exception as error:
                 self._break(info, error)
                 continue
@@ -154,10 +175,15 @@ class Registry:
             info.provides += [f"{kind} {_label(item)}" for item in items]
         return collected
 
-    def _break(self, info: PluginInfo, error: Exception) -> None:
+    def _break(self, info: PluginInfo, error: BaseException) -> None:
         info.state, info.error = "broken", "".join(traceback.format_exception(error))
         if os.environ.get("CHIMERALAB_STRICT") == "1":
             raise PluginError(f"plugin {info.name!r} of package {info.package!r} is broken: {error}") from error
+
+
+def _rank(package: str, name: str) -> tuple[bool, str]:
+    """First-party plugins come first, so that a third party's cannot take their names."""
+    return package != GROUP, name
 
 
 def _label(key: Any) -> str:

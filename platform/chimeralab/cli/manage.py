@@ -28,7 +28,7 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
-    from chimeralab.store import RunFilter
+    from chimeralab.lab import RunFilter
 
     with open_lab(home, store) as lab:
         wanted = RunFilter(project=project, status=state, text=text, order_by=order, limit=limit)  # type: ignore[arg-type]

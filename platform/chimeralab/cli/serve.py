@@ -46,14 +46,13 @@ def up(
 
 def down(home: HomeOption = None) -> None:
     """Stop the home's embedded cluster, if one was left running. Its runs go on at the next start."""
-    from chimeralab.scheduling.cluster import stop_embedded
-    from chimeralab.scheduling.home import Home
+    from chimeralab.lab import Lab
 
-    out.print("stopped" if stop_embedded(Home.open(home)) else "no embedded cluster runs for this home")
+    out.print("stopped" if Lab.stop_cluster(home) else "no embedded cluster runs for this home")
 
 
 def demo(
-    steps: Annotated[int, typer.Option(help="Optimizer steps of each run.", min=1)] = 300,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each run.", min=1)] = 250,
     d_model: Annotated[int, typer.Option(help="Model width.")] = 128,
     serve_dashboard: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the dashboard at the end.")] = True,
     host: HostOption = "127.0.0.1",
@@ -104,9 +103,10 @@ def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[str, int, dict[
     hybrid = lab.cost(lab.compose(HYBRID, d_model=d_model)).total_params
     narrow = lab.cost(lab.compose("attention x6, ffn=swiglu[hidden=8]", d_model=d_model)).total_params
     hidden = 8 + round((hybrid - narrow) / (6 * 3 * d_model))
+    quarter = max(1, steps // 4)
     fields: dict[str, Any] = {
         "project": "demo",
-        "train": {"steps": steps, "eval_every": max(1, steps // 4), "checkpoint_every": max(1, steps // 4)},
+        "train": {"steps": steps, "batch_size": 8, "eval_every": quarter, "checkpoint_every": quarter},
         "profile": {"contexts": [256, 2048]},
     }
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chimeralab.store.database import StoreUnavailable
+from chimeralab.store.database import StoreUnavailable, with_password
 from chimeralab.store.rows import (
     ActiveRun,
     ArtifactRow,
@@ -38,4 +38,5 @@ __all__ = [
     "RunRow",
     "Store",
     "StoreUnavailable",
+    "with_password",
 ]

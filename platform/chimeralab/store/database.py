@@ -110,6 +110,19 @@ def _insert(connection: Connection, table: type[Base]) -> Any:
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
+def with_password(url: str, file: Path) -> str:
+    """The URL with the password that stands in a file, so that it stands in no command line.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    try:
+        password = file.read_text().strip()
+    except OSError as error:
+        raise StoreError(f"the password's file cannot be read: {error.strerror}", place=str(file)) from None
+    return _address(url).set(password=password).render_as_string(hide_password=False)
+
+
 def _address(url: str) -> URL:
     remedy = "Write sqlite:////absolute/path/lab.db or postgresql://user@host/database"
     try:
