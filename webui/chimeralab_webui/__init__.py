@@ -29,4 +29,7 @@ def register_pages() -> Sequence[Page]:
         _page("Compose", "compose", 10),
         _page("Runs", "runs", 20),
         _page("Run", "run", 25),
+        _page("Compare", "compare", 30),
+        _page("Kernels", "kernels", 80),
+        _page("Plugins", "plugins", 90),
     ]

@@ -1,14 +1,103 @@
-"""The JSON API under `/api/v1`, described at `/api/v1/openapi.json`."""
+"""The JSON API under `/api/v1`: runs, curves, comparisons and figures, to read. Described at `/api/v1/openapi.json`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import PlainTextResponse
+
+from chimeralab import LabError
+from chimeralab.comparison import Comparison
+from chimeralab.lab import RunFilter
+from chimeralab_webui import comparing, curves
 
 if TYPE_CHECKING:
     from chimeralab import Lab
 
+RunIds = Annotated[str, Query(pattern=r"^\d+(,\d+)*$", description="Run ids, separated by commas")]
+Axis = Literal["step", "tokens", "seconds"]
+
 
 def router(lab: Lab) -> APIRouter:
-    return APIRouter()
+    """Routes over one laboratory. Nothing here changes it."""
+    routes = APIRouter(tags=["chimeralab"])
+
+    @routes.get("/runs")
+    def runs(
+        text: str | None = None,
+        status: str | None = None,
+        task: str | None = None,
+        order_by: str = "-created",
+        archived: bool = False,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> dict[str, Any]:
+        """One page of runs; `order_by` is a column or `metric:NAME`, with `-` turned round."""
+        wanted = RunFilter(
+            text=text,
+            status=status,  # type: ignore[arg-type]
+            task=task,
+            archived=archived,
+            order_by=order_by,
+            limit=limit,
+            offset=offset,
+        )
+        page = _found(lambda: lab.runs(wanted))
+        return {"rows": [asdict(row) for row in page.rows], "total": page.total}
+
+    @routes.get("/runs/{run_id}")
+    def run(run_id: int) -> dict[str, Any]:
+        """A run with its spec, attempts and the last, least and greatest value of each metric."""
+        row = _found(lambda: lab.run(run_id))
+        return asdict(row) | {
+            "attempts": [asdict(attempt) for attempt in lab.attempts(run_id)],
+            "metrics": {name: asdict(summary) for name, summary in lab.summaries([run_id])[run_id].items()},
+            "profiles": [asdict(profile) for profile in lab.profiles([run_id])],
+        }
+
+    @routes.get("/runs/{run_id}/curve")
+    def curve(
+        run_id: int,
+        metric: str = "train/loss",
+        x: Axis = "step",
+        max_points: Annotated[int | None, Query(ge=2)] = None,
+    ) -> dict[str, Any]:
+        """Every point of a metric, or so many that keep its extremes."""
+        _found(lambda: lab.run(run_id))
+        found = lab.curve(run_id, metric, x=x, max_points=max_points)
+        return {"x": found.x, "y": curves.finite(found.y), "steps": found.steps}
+
+    @routes.get("/compare")
+    def compare(runs: RunIds) -> Comparison:
+        """Quality, speed and memory of runs, and where their specs differ."""
+        return _found(lambda: lab.compare(_ids(runs)))
+
+    @routes.get("/compare.csv", response_class=PlainTextResponse)
+    def compare_csv(runs: RunIds) -> PlainTextResponse:
+        """The comparison as a table."""
+        table = comparing.as_csv(_found(lambda: lab.compare(_ids(runs))))
+        return PlainTextResponse(table, media_type="text/csv; charset=utf-8")
+
+    @routes.get("/figure")
+    def figure(runs: RunIds, quantity: str = "loss", x: Axis = "step", smooth: float = 0.0) -> dict[str, Any]:
+        """The curves of runs as a Plotly figure."""
+        ids = _ids(runs)
+        names = [f"{_found(lambda run=run: lab.run(run)).name} #{run}" for run in ids]  # type: ignore[misc]
+        choices = curves.Choices(quantity=quantity, x=x, smooth=min(max(smooth, 0.0), 0.999))
+        return curves.figure(lab, ids, names, choices)
+
+    return routes
+
+
+def _ids(text: str) -> list[int]:
+    return list(dict.fromkeys(int(word) for word in text.split(",")))
+
+
+def _found(ask: Any) -> Any:
+    """What `ask` gives; a `LabError` becomes the answer 404 with its words."""
+    try:
+        return ask()
+    except LabError as error:
+        raise HTTPException(404, detail=str(error)) from None

@@ -44,7 +44,7 @@ def read(lab: Lab, value: Any) -> tuple[StackSpec | None, dict[str, Any]]:
         lab.check(stack)
     except (LabError, ValidationError) as raised:
         error = _located(complaint(raised))
-    reply = {"rev": draft.rev, "layers": None, "text": draft.text, "error": error, "query": None}
+    reply: dict[str, Any] = {"rev": draft.rev, "layers": None, "text": draft.text, "error": error, "query": None}
     if stack is not None:
         reply |= {
             "layers": [layer.model_dump() for layer in stack.layers],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Figure = dict[str, Any]
@@ -14,7 +14,7 @@ X_TITLES = {"step": "Step", "tokens": "Tokens", "seconds": "Training time (s)"}
 LOWER_IS_BETTER = {"loss", "bits_per_byte", "peak_memory_bytes", "decode_ms", "prefill_ms", "state_bytes", "params"}
 
 
-def line(x: Sequence, y: Sequence, name: str, color: str, **more: Any) -> dict[str, Any]:
+def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any) -> dict[str, Any]:
     style = {"color": color, "width": 2} | more.pop("line", {})
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": name, "line": style} | more
 

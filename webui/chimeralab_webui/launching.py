@@ -40,12 +40,12 @@ class LaunchForm(BaseModel):
             name=f"{name[:180]}, seed {seed}" if several else name[:200],
             project=self.project.strip() or "default",
             stack=stack,
-            task=self.task,  # type: ignore[arg-type]
-            train=self.train,  # type: ignore[arg-type]
-            profile=self.profile,  # type: ignore[arg-type]
+            task=self.task,
+            train=self.train,
+            profile=self.profile,
             seed=seed,
             kernels=self.kernels,
-            resources=self.resources,  # type: ignore[arg-type]
+            resources=self.resources,
         )
 
 

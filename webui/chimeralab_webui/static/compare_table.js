@@ -1,0 +1,86 @@
+// The compared runs: which they are, their colours in the figures, and what was measured of each.
+
+import { DataTable } from './data_table.js';
+import { el, iconButton, select, writeQuery } from './dom.js';
+import * as format from './format.js';
+import { miniStrip, statusBadge } from './run_parts.js';
+
+const SHOW = {
+  accuracy: (v) => (v == null ? '–' : `${(100 * v).toFixed(1)} %`), tokens_per_second: format.count, peak_memory_bytes: format.bytes, state_bytes: format.bytes, params: format.count,
+};
+
+class CompareTable {
+  constructor({ host, props, watch, send }) {
+    Object.assign(this, { props, send });
+    const ids = (new URLSearchParams(location.search).get('runs') || '').split(',').map(Number).filter((id) => Number.isInteger(id) && id > 0);
+    this.value = { rev: 0, runs: ids.slice(0, 50), context: null };
+    this.adder = select([], '', (id) => this.pick([...this.value.runs, +id]), { 'aria-label': 'Add a run', data: { action: 'add-run' } });
+    this.contexts = select([], '', (context) => { this.value.context = +context; this.ask(); }, { class: 'cl-input cl-select-small', 'aria-label': 'Context length' });
+    this.at = el('label', { class: 'cl-inline', hidden: true }, 'Decode, prefill and state at', this.contexts, 'tokens');
+    this.csv = el('a', { class: 'cl-button', download: 'comparison.csv' }, 'CSV');
+    this.json = el('a', { class: 'cl-button', download: 'comparison.json' }, 'JSON');
+    this.message = el('div', { class: 'cl-message bad', hidden: true });
+    this.table = new DataTable(this.columns(), { empty: 'Choose runs to compare: here, or on the page Runs.' });
+    host.replaceChildren(el('div', { class: 'cl-runs' },
+      el('div', { class: 'cl-row' }, el('h1', {}, 'Compare'), el('div', { class: 'cl-select-bar' }, this.adder, this.csv, this.json)),
+      this.message, this.table.node, this.at));
+    watch('reply', () => this.take());
+    this.ask();
+  }
+
+  columns() {
+    const figures = this.props.measures.map(({ key, title }) => ({
+      key, title, class: 'number', shows: (row) => [row[key], row.best.includes(key)],
+      cell: (row) => el('span', { class: row.best.includes(key) ? 'cl-best' : null, title: row.best.includes(key) ? 'Best of these runs' : null }, (SHOW[key] || format.number)(row[key])),
+    }));
+    return [
+      { key: 'name', title: 'Run', class: 'name', shows: (row) => [row.name, row.color, row.mixers], cell: (row) => [
+        el('a', { href: `/ui/run?id=${row.id}`, class: 'cl-colored' }, el('i', { class: 'cl-swatch', color: row.color }), row.name),
+        el('span', { class: 'cl-under' }, miniStrip(row.mixers, this.props.colors), `#${row.id}`)] },
+      { key: 'status', title: 'Status', class: 'wide-only', cell: (row) => statusBadge(row) },
+      ...figures,
+      { key: 'id', title: '', class: 'tick', cell: (row) => iconButton('close', `Take run ${row.id} out`, () => this.pick(this.value.runs.filter((id) => id !== row.id))) },
+    ];
+  }
+
+  pick(runs) {
+    this.value.runs = [...new Set(runs)];
+    this.ask();
+  }
+
+  ask() {
+    this.value.rev++;
+    writeQuery({ runs: this.value.runs.join(',') });
+    this.send('pick', { ...this.value });
+  }
+
+  take() {
+    const { reply } = this.props;
+    if (!reply || reply.rev < this.value.rev) return;
+    this.message.textContent = reply.error;
+    this.message.hidden = !reply.error;
+    this.table.draw(reply.rows);
+    const runs = reply.rows.map((row) => row.id).join(',');
+    this.csv.href = `/api/v1/compare.csv?runs=${runs}`;
+    this.json.href = `/api/v1/compare?runs=${runs}`;
+    this.csv.hidden = this.json.hidden = !runs;
+    this.at.hidden = reply.contexts.length === 0;
+    offer(this.contexts, reply.contexts.map((c) => [c, c]), reply.context);
+    const others = reply.recent.filter((run) => !reply.rows.some((row) => row.id === run.id));
+    offer(this.adder, [['', 'Add a run …'], ...others.map((run) => [run.id, `#${run.id} ${run.name}`])], '');
+  }
+}
+
+// Fills a select anew only when its choices have changed, so that an open list stays open.
+function offer(node, choices, value) {
+  const said = JSON.stringify(choices);
+  if (node.dataset.offered !== said) {
+    node.dataset.offered = said;
+    node.replaceChildren(...choices.map(([key, label]) => el('option', { value: String(key) }, String(label))));
+    node.value = value ?? '';
+  } else if (document.activeElement !== node) node.value = value ?? '';
+}
+
+export function mount(widget) {
+  return new CompareTable(widget);
+}

@@ -1,0 +1,27 @@
+import { DataTable } from './data_table.js';
+import { el } from './dom.js';
+
+export function mount({ host, props, watch, send }) {
+  const table = new DataTable([
+    { key: 'op', title: 'Op', class: 'name', shows: (k) => [k.op, k.first], cell: (k) => (k.first ? el('code', {}, k.op) : '') },
+    { key: 'tier', title: 'Kernel', cell: (k) => k.tier },
+    { key: 'reason', title: 'On this machine', shows: (k) => [k.reason, k.taken], cell: (k) => (k.reason
+      ? el('span', { class: 'cl-other' }, k.reason) : el('span', { class: 'cl-ok' }, k.taken ? 'taken' : 'can serve')) },
+    { key: 'package', title: 'Package', class: 'wide-only', cell: (k) => k.package },
+  ], { key: (k) => `${k.op} ${k.tier}`, empty: 'Trying each kernel with a small call …' });
+  host.replaceChildren(el('div', { class: 'cl-runs' }, el('h1', {}, 'Kernels'),
+    el('p', { class: 'cl-hint' }, 'Implementations of each op, best first. The first that can serve is taken; a run can pin another.'), table.node));
+  const draw = () => {
+    if (!props.reply) return;
+    const seen = new Set(), served = new Set();
+    table.draw(props.reply.kernels.map((kernel) => {
+      const first = !seen.has(kernel.op), taken = !kernel.reason && !served.has(kernel.op);
+      seen.add(kernel.op);
+      if (taken) served.add(kernel.op);
+      return { ...kernel, first, taken };
+    }));
+  };
+  watch('reply', draw);
+  draw();
+  send('ask', { rev: 1 });
+}
