@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 _FACE = {
     "Lab": "chimeralab.lab",
+    "Comparison": "chimeralab.comparison",
+    "RunFilter": "chimeralab.lab",
     "RunSpec": "chimeralab.runs",
     "StackSpec": "chimeralab.stack",
     "LayerSpec": "chimeralab.stack",
