@@ -28,7 +28,9 @@ def outputs_and_gradients(
     results = function(**leaves)
     results = results if isinstance(results, tuple) else (results,)
     generator = torch.Generator().manual_seed(1)
-    loss = sum((y.double() * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in results)
+    loss = sum(
+        (y.double().cpu() * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in results
+    )
     wanted = [name for name, x in leaves.items() if x.requires_grad]
     grads = torch.autograd.grad(loss, [leaves[name] for name in wanted], allow_unused=True)
     found = {f"output {i}": y for i, y in enumerate(results)}
