@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 from typing import Annotated, Any
 
@@ -93,9 +95,12 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _serve(lab: Any, host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM, which are the ordinary ways to end it."""
     from chimeralab_webui.app import serve  # gradio takes 5 s to import
 
-    serve(lab, host, port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(lab, host, port)
 
 
 def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[str, int, dict[str, Any]]]:
