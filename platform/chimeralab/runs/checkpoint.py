@@ -31,6 +31,7 @@ class Position:
     best_step: int = -1
     evaluations_since_best: int = 0
     last_evaluation: dict[str, float] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # what the task said of its data
 
 
 def save(folder: Path, model: StackModel, optimizer: torch.optim.Optimizer, position: Position) -> Path:

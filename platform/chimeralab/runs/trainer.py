@@ -51,7 +51,7 @@ class Trainer:
         self.train = self.spec.train
         self.dtype = precision(self.train.precision, self.device)
         self.optimizer = adamw(self.model, self.train)
-        self.position = Position()
+        self.position = Position(data=self.task.describe())
         self.retention = Retention(self.sink)
         self.compute_loss = torch.compile(self.model.loss, fullgraph=True) if self.train.compile else self.model.loss
         self.step_tokens = self.train.batch_size * self.train.accumulate * self.task.sequence_length
@@ -62,7 +62,12 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint instead of from the start."""
+        data = self.position.data
         self.position = checkpoint.load(path, self.model, self.optimizer)
+        if self.position.data != data:
+            told = f"the data has changed since {path.name}: the curve is no longer that of one run"
+            self.sink.emit(Log(level="warning", message=told))
+            self.position.data = data
         self.retention.adopt("newest", path)
         if self.position.best_step >= 0:
             best = path.parent / f"step-{self.position.best_step:08d}"

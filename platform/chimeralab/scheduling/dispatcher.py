@@ -203,6 +203,7 @@ def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) ->
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
+            resources={"node:__internal_head__": 0.001},  # other nodes come and go, a dashboard's among them
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=16,
