@@ -1,0 +1,65 @@
+"""The ops: what mixers compute with.
+
+A mixer calls an op, never a kernel. Each op is a signature in a file of its family; kernels (`reference`, `torch`,
+`triton`, a third party's) come in as plugins. A call takes the kernel of the highest priority that supports its
+arguments; `pin` fixes the choice for a run. Next to each op stands what it costs, counted from the algorithm.
+
+Letters: B batch, T time, S keys, H heads, G groups (divide H), K key dim, V value dim, D width, W taps.
+Decays are natural logarithms, at most 0. Recurrent ops take an initial state and return the final one; packed
+sequences (`cu_seqlens`, int32, N + 1 offsets into T) need B = 1 and one initial state a sequence.
+Products accumulate in float32 or better.
+"""
+
+from chimeralab.ops.attention import attention, attention_cost, visible_pairs
+from chimeralab.ops.convolution import short_convolution, short_convolution_cost
+from chimeralab.ops.linear import gated_linear_attention, gated_linear_attention_cost
+from chimeralab.ops.table import (
+    CHUNK,
+    Call,
+    check_pins,
+    choose,
+    dispatch,
+    explain,
+    flop_counter,
+    kernels,
+    load,
+    pin,
+    record,
+)
+from chimeralab.ops.token import linear_cross_entropy, rms_norm, rotary, swiglu
+
+OPS: tuple[str, ...] = (
+    "attention",
+    "gated_linear_attention",
+    "short_convolution",
+    "rms_norm",
+    "rotary",
+    "swiglu",
+    "linear_cross_entropy",
+)
+
+__all__ = [
+    "CHUNK",
+    "OPS",
+    "Call",
+    "attention",
+    "attention_cost",
+    "check_pins",
+    "choose",
+    "dispatch",
+    "explain",
+    "flop_counter",
+    "gated_linear_attention",
+    "gated_linear_attention_cost",
+    "kernels",
+    "linear_cross_entropy",
+    "load",
+    "pin",
+    "record",
+    "rms_norm",
+    "rotary",
+    "short_convolution",
+    "short_convolution_cost",
+    "swiglu",
+    "visible_pairs",
+]

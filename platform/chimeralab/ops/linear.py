@@ -1,0 +1,51 @@
+"""Linear attention and its kin: a matrix state a head."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from chimeralab.contracts.cost import Cost
+from chimeralab.ops.table import CHUNK, dispatch
+
+
+def gated_linear_attention(
+    q: Tensor,  # B T G K
+    k: Tensor,  # B T G K
+    v: Tensor,  # B T H V
+    log_decay: Tensor | None = None,  # H | B T H | B T H K
+    bonus: Tensor | None = None,  # H K
+    scale: float | None = None,
+    *,
+    initial_state: Tensor | None = None,  # B H K V
+    cu_seqlens: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """S_t = diag(exp g_t) S_{t-1} + k_t v_tᵀ,  y_t = scale · q_tᵀ S_t.
+
+    The decay g is absent (1), fixed by head, a scalar for each token and head, or a vector over K. With `bonus` u
+    the output reads S_{t-1} + diag(u) k_t v_tᵀ instead (RWKV-5/6). Head h uses group h // (H / G).
+    Source: GLA (arXiv 2312.06635); Mamba-2's SSD (arXiv 2405.21060) is the scalar case.
+
+    Args:
+        scale: multiplies the output; default 1/√K.
+
+    Returns:
+        y: B T H V in the dtype of `v`; final state: B H K V in float32 or better.
+    """
+    return dispatch("gated_linear_attention", q, k, v, log_decay, bonus, scale, initial_state, cu_seqlens)
+
+
+def gated_linear_attention_cost(
+    heads: int, groups: int, key_dim: int, value_dim: int, *, channel_decay: bool = False
+) -> Cost:
+    """Chunked, with chunks of Q: scores 2QK a group, output 2QV a head, reading and writing the state 2KV each.
+
+    With a decay by channel the scores are a head's own, and only pairs of different tokens take a product: (Q − 1)K.
+    """
+    read_write = 4.0 * heads * key_dim * value_dim
+
+    def prefill(T: int) -> float:
+        chunk = min(CHUNK, T)
+        scores = (chunk - 1.0) * heads * key_dim if channel_decay else 2.0 * chunk * groups * key_dim
+        return scores + 2.0 * chunk * heads * value_dim + read_write
+
+    return Cost.work(prefill=prefill, decode=lambda _: read_write)
