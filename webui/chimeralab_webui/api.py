@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import orjson
 from fastapi import APIRouter, HTTPException, Query
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
-from chimeralab import LabError
-from chimeralab.comparison import Comparison
-from chimeralab.lab import RunFilter
+from chimeralab import LabError, RunFilter
 from chimeralab_webui import comparing, curves
 
 if TYPE_CHECKING:
     from chimeralab import Lab
+
+
+class NanIsNull(JSONResponse):
+    """JSON has no NaN and no infinity: a diverged run's loss is null."""
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+
 
 RunIds = Annotated[str, Query(pattern=r"^\d+(,\d+)*$", description="Run ids, separated by commas")]
 Axis = Literal["step", "tokens", "seconds"]
@@ -22,7 +29,7 @@ Axis = Literal["step", "tokens", "seconds"]
 
 def router(lab: Lab) -> APIRouter:
     """Routes over one laboratory. Nothing here changes it."""
-    routes = APIRouter(tags=["chimeralab"])
+    routes = APIRouter(tags=["chimeralab"], default_response_class=NanIsNull)
 
     @routes.get("/runs")
     def runs(
@@ -70,9 +77,10 @@ def router(lab: Lab) -> APIRouter:
         return {"x": found.x, "y": curves.finite(found.y), "steps": found.steps}
 
     @routes.get("/compare")
-    def compare(runs: RunIds) -> Comparison:
+    def compare(runs: RunIds) -> dict[str, Any]:
         """Quality, speed and memory of runs, and where their specs differ."""
-        return _found(lambda: lab.compare(_ids(runs)))
+        found = _found(lambda: lab.compare(_ids(runs)))
+        return found.model_dump()
 
     @routes.get("/compare.csv", response_class=PlainTextResponse)
     def compare_csv(runs: RunIds) -> PlainTextResponse:

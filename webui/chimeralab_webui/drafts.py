@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from chimeralab import LabError, LayerSpec, StackSpec
+from chimeralab import LabError, LayerSpec, SpecError, StackSpec, parse
 from chimeralab_webui.widgets import complaint
 
 if TYPE_CHECKING:
@@ -24,14 +24,16 @@ class Draft(BaseModel):
     text: str | None = Field(None, max_length=50_000)
     settings: dict[str, Any] = {}
 
-    def stack(self, lab: Lab) -> StackSpec:
+    def stack(self) -> StackSpec:
         """The stack that this means; its options are not checked yet.
 
         Raises:
             LabError, pydantic.ValidationError
         """
         if self.layers is None:
-            return lab.compose(self.text or "", **self.settings)
+            return StackSpec(layers=parse(self.text or ""), **self.settings)
+        if not self.layers:
+            raise SpecError("the stack has no layers", remedy="Click a mixer, or write a pattern")
         return StackSpec(layers=tuple(self.layers), **self.settings)
 
 
@@ -40,11 +42,12 @@ def read(lab: Lab, value: Any) -> tuple[StackSpec | None, dict[str, Any]]:
     draft = Draft.model_validate(value)
     stack, error = None, None
     try:
-        stack = draft.stack(lab)
+        stack = draft.stack()
         lab.check(stack)
     except (LabError, ValidationError) as raised:
         error = _located(complaint(raised))
-    reply: dict[str, Any] = {"rev": draft.rev, "layers": None, "text": draft.text, "error": error, "query": None}
+    text = "" if draft.layers == [] else draft.text
+    reply: dict[str, Any] = {"rev": draft.rev, "layers": None, "text": text, "error": error, "query": None}
     if stack is not None:
         reply |= {
             "layers": [layer.model_dump() for layer in stack.layers],

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from pydantic import BaseModel, Field
 
-from chimeralab import LabError
-from chimeralab.lab import RunFilter
+from chimeralab import LabError, RunFilter
 from chimeralab_webui import comparing, curves, figures
 from chimeralab_webui.figures import RUN_COLORS
 from chimeralab_webui.run_rows import ACTIVE, colors

@@ -69,7 +69,7 @@ def build(lab: Lab) -> None:
 
     @answering
     def submit(form: Any, draft: Any) -> dict[str, Any]:
-        stack = drafts.Draft.model_validate(draft).stack(lab)
+        stack = drafts.Draft.model_validate(draft).stack()
         specs = LaunchForm.model_validate(form).specs(stack)
         lab.preview(specs[0])
         return {"launched": [{"id": (run := lab.submit(spec)), "name": lab.run(run).name} for spec in specs]}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from pydantic import BaseModel
 
-from chimeralab import LabError, SpecError
-from chimeralab.lab import RunFilter
+from chimeralab import LabError, RunFilter, SpecError
 from chimeralab_webui import curves, figures, run_actions
 from chimeralab_webui.run_rows import ACTIVE, RunRows, colors
 from chimeralab_webui.widgets import LIVE, complaint, listen, pace, plot, widget

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gradio as gr
 from pydantic import BaseModel, Field
 
-from chimeralab.lab import RunFilter
+from chimeralab import RunFilter
 from chimeralab_webui import run_actions
 from chimeralab_webui.run_rows import ACTIVE, RunRows, colors
 from chimeralab_webui.widgets import LIVE, answering, listen, pace, widget

@@ -24,7 +24,7 @@ export class Strip {
     this.node.replaceChildren(...layers.map((layer, i) => this.tile(layer, i, chosen.has(i), i === errorAt)));
     const add = el('button', { type: 'button', class: 'cl-tile-add', title: 'Append a layer', 'aria-label': 'Append a layer', onclick: () => this.on.append() }, '+');
     this.node.append(add);
-    if (focused != null) this.focus(Math.min(+focused, layers.length - 1));
+    if (focused != null) this.focus(chosen.size ? Math.min(...chosen) : Math.min(+focused, layers.length - 1));
   }
 
   tile(layer, index, chosen, bad) {
