@@ -169,3 +169,13 @@ def test_a_thousand_layers_ask_each_layer_for_its_formula_a_few_times(monkeypatc
 
 def test_costs_of_many_layers_do_not_nest() -> None:
     assert Cost.total([Cost.linear(2, 3)] * 5000).prefill_flops(8) == 5000 * 12
+
+
+def test_ops_with_a_gpu_kernel_keep_only_their_inputs_when_they_are_counted_as_fused() -> None:
+    stack = StackSpec(layers=parse("mamba2"), d_model=64)
+    plain = cost(stack, batch_size=1, sequence_length=256).memory["activations"]
+    fused = cost(stack, batch_size=1, sequence_length=256, fused=True).memory["activations"]
+    chunk_scores = (
+        4 * 256 * ops.CHUNK * 2
+    )  # bytes of one T x C matrix for each of two heads, which a kernel never stores
+    assert plain - fused >= chunk_scores

@@ -16,6 +16,7 @@ from chimeralab.ops.linear import gated_linear_attention, gated_linear_attention
 from chimeralab.ops.table import (
     CHUNK,
     Call,
+    around,
     check_pins,
     choose,
     dispatch,
@@ -42,6 +43,7 @@ __all__ = [
     "CHUNK",
     "OPS",
     "Call",
+    "around",
     "attention",
     "attention_cost",
     "check_pins",

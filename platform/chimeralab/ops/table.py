@@ -18,7 +18,7 @@ CHUNK = 64
 
 _table: dict[str, tuple[Kernel, ...]] = {}
 _pins: dict[str, str] = {}
-_calls: list[Call] | None = None
+_around: Callable[[Kernel, tuple], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ def choose(op: str, *args: Any) -> Kernel:
 
 def dispatch(op: str, *args: Any) -> Any:
     kernel = choose(op, *args)
-    if _calls is not None:
-        return _recorded(kernel, _calls, args)
-    return kernel.function(*args)
+    return kernel.function(*args) if _around is None else _around(kernel, args)
 
 
 def explain(op: str, *args: Any) -> dict[str, str | None]:
@@ -102,21 +100,29 @@ def pin(pins: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def around(call: Callable[[Kernel, tuple], Any]) -> Iterator[None]:
+    """Within the block `call(kernel, args)` stands in for every call of a kernel."""
+    global _around
+    before, _around = _around, call
+    try:
+        yield
+    finally:
+        _around = before
+
+
+@contextmanager
 def record() -> Iterator[list[Call]]:
     """Within the block every call is noted, with the matrix-product FLOPs that it did."""
-    global _calls
-    before, _calls = _calls, []
-    try:
-        yield _calls
-    finally:
-        _calls = before
+    calls: list[Call] = []
 
+    def note(kernel: Kernel, args: tuple) -> Any:
+        with flop_counter() as counter:
+            result = kernel.function(*args)
+        calls.append(Call(kernel.op, kernel.tier, counter.get_total_flops()))
+        return result
 
-def _recorded(kernel: Kernel, calls: list[Call], args: tuple) -> Any:
-    with flop_counter() as counter:
-        result = kernel.function(*args)
-    calls.append(Call(kernel.op, kernel.tier, counter.get_total_flops()))
-    return result
+    with around(note):
+        yield calls
 
 
 def flop_counter() -> FlopCounterMode:

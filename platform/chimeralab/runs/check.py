@@ -46,6 +46,7 @@ def check(spec: RunSpec) -> CostReport:
         batch_size=spec.train.batch_size,
         sequence_length=task.sequence_length,
         precision="bfloat16" if narrow else "float32",
+        fused=gpu,
     )
 
 

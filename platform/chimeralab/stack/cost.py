@@ -8,13 +8,16 @@ once on the meta device while what autograd saves is added up. The first such ru
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from chimeralab.contracts import Cost
+from chimeralab import ops
+from chimeralab.contracts import Cost, Kernel
 from chimeralab.stack.build import build
 from chimeralab.stack.resolve import ResolvedLayer, resolve
 from chimeralab.stack.spec import LayerSpec, StackSpec
@@ -81,6 +84,7 @@ def cost(
     sequence_length: int = 256,
     contexts: Sequence[int] | None = None,
     precision: str = "float32",
+    fused: bool = False,
 ) -> CostReport:
     """Cost of a stack with a vocabulary, trained on sequences of `sequence_length`.
 
@@ -88,6 +92,7 @@ def cost(
         batch_size: sequences in a forward pass; without it, memory for activations is not counted.
         contexts: context lengths at which state and decoding are reported.
         precision: "float32" or "bfloat16", of activations; weights and optimizer stay in float32.
+        fused: ops that have a GPU kernel keep their inputs for the backward pass and nothing else.
 
     Raises:
         SpecError: a layer that cannot be built.
@@ -112,7 +117,7 @@ def cost(
         "optimizer": 8 * total,
     }
     if batch_size is not None:
-        memory["activations"] = batch_size * _activation_bytes(stack, T, precision)
+        memory["activations"] = batch_size * _activation_bytes(stack, T, precision, fused)
         memory["logits"] = 2 * 4 * batch_size * T * vocab_size  # logits and their gradient, float32
     longest = lengths[-1]
     decode_bytes = 2 * total + whole.state_bytes(longest)
@@ -146,18 +151,34 @@ def _layer_cost(layer: ResolvedLayer, d_model: int, T: int) -> LayerCost:
     )
 
 
-def _activation_bytes(stack: StackSpec, T: int, precision: str) -> int:
+def _activation_bytes(stack: StackSpec, T: int, precision: str, fused: bool) -> int:
     """Bytes saved for the backward pass, of one sequence."""
-    return sum(_layer_activations(layer.model_dump_json(), stack.d_model, T, precision) for layer in stack.layers)
+    layers = [layer.model_dump_json() for layer in stack.layers]
+    return sum(_layer_activations(layer, stack.d_model, T, precision, fused) for layer in layers)
 
 
 @lru_cache(maxsize=512)
-def _layer_activations(layer: str, d_model: int, T: int, precision: str) -> int:
+def _layer_activations(layer: str, d_model: int, T: int, precision: str, fused: bool = False) -> int:
     one = StackSpec(layers=(LayerSpec.model_validate_json(layer),), d_model=d_model)
     dtype = getattr(torch, precision)
     model = build(one, vocab_size=8, device="meta", dtype=dtype)
     x = torch.empty(1, T, d_model, device="meta", dtype=dtype, requires_grad=True)
-    return saved_bytes(lambda: model.layers[0](x)[0], exclude=[*model.parameters()])
+    with ops.around(_KeepsInputs.call) if fused else nullcontext():
+        return saved_bytes(lambda: model.layers[0](x)[0], exclude=[*model.parameters()])
+
+
+class _KeepsInputs(torch.autograd.Function):
+    """An op as autograd sees a fused kernel: one node that saved its inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Any], *args: Any) -> Any:
+        ctx.save_for_backward(*[argument for argument in args if isinstance(argument, Tensor)])
+        return function(*args)
+
+    @staticmethod
+    def call(kernel: Kernel, args: tuple) -> Any:
+        fused = kernel.op == "attention" or any(k.tier not in ("reference", "torch") for k in ops.kernels(kernel.op))
+        return _KeepsInputs.apply(kernel.function, *args) if fused else kernel.function(*args)
 
 
 def saved_bytes(forward: Callable[[], Tensor], exclude: Sequence[Tensor] = ()) -> int:
