@@ -172,10 +172,8 @@ def test_costs_of_many_layers_do_not_nest() -> None:
 
 
 def test_ops_with_a_gpu_kernel_keep_only_their_inputs_when_they_are_counted_as_fused() -> None:
-    stack = StackSpec(layers=parse("mamba2"), d_model=64)
+    stack = compose("mamba2", d_model=64)
     plain = cost(stack, batch_size=1, sequence_length=256).memory["activations"]
     fused = cost(stack, batch_size=1, sequence_length=256, fused=True).memory["activations"]
-    chunk_scores = (
-        4 * 256 * ops.CHUNK * 2
-    )  # bytes of one T x C matrix for each of two heads, which a kernel never stores
+    chunk_scores = 4 * 256 * ops.CHUNK * 2  # T x C for each of two heads: no kernel stores it
     assert plain - fused >= chunk_scores
