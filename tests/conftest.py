@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +15,11 @@ if TYPE_CHECKING:
     from chimeralab import Lab
 
 
-def fresh_store_url(folder: Path) -> str:
-    """An empty database of the kind that CHIMERALAB_TEST_STORE names: sqlite (default) or postgresql."""
-    if os.environ.get("CHIMERALAB_TEST_STORE", "sqlite") == "postgresql":
-        from postgres import new_database_url
-
-        return new_database_url()
-    return f"sqlite:///{folder / 'lab.db'}"
-
-
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab with a real embedded Ray cluster, one for the whole session: starting one takes 10 s and more."""
     from chimeralab import Lab
+    from fresh_store import fresh_store_url
 
     home = tmp_path_factory.mktemp("lab")
     with Lab.open(home, store=fresh_store_url(home), cluster="embedded", cpus=4) as opened:

@@ -17,7 +17,7 @@ import pytest
 from chimeralab import Lab
 from chimeralab.scheduling.cluster import stop_embedded
 from chimeralab.scheduling.home import Home
-from conftest import fresh_store_url
+from fresh_store import fresh_store_url
 from small_runs import curve_of, small_spec
 
 pytestmark = pytest.mark.cluster

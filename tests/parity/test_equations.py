@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from agreement import require_close, rescale
+from peers import require_close, rescale
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from agreement import carry, decode, require_close, require_same_gradients, rescale
+from peers import carry, decode, require_close, require_same_gradients, rescale
 
 from chimeralab.stack import LayerSpec, StackSpec
 from chimeralab.stack.build import build
