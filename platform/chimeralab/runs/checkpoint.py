@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,32 +65,40 @@ def load(path: Path, model: StackModel, optimizer: torch.optim.Optimizer) -> Pos
     Raises:
         DataError: the folder is missing, damaged or of another model.
     """
-    try:
-        load_weights(path, model)
+    with _reading(path):
         saved = json.loads((path / "position.json").read_text())
-        optimizer.load_state_dict(_unflatten(load_file(path / "optimizer.safetensors"), saved["optimizer"]))
-        _restore_random_states(load_file(path / "random.safetensors"))
-        return Position(**saved["position"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
+        state = _unflatten(load_file(path / "optimizer.safetensors"), saved["optimizer"])
+        random_states = load_file(path / "random.safetensors")
+        position = Position(**saved["position"])
+        load_weights(path, model)
+        optimizer.load_state_dict(state)
+        _restore_random_states(random_states)
+    return position
 
 
 def load_weights(path: Path, model: StackModel) -> None:
-    """Put the weights of a checkpoint into a model of the same stack."""
-    try:
-        weights = load_file(path / "model.safetensors")
-        buffers = load_file(path / "buffers.safetensors")
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
-    own = dict(model.named_parameters())
-    if own.keys() != weights.keys():
-        odd = min(own.keys() ^ weights.keys())
-        raise DataError(f"it is of another stack: {odd!r}", place=f"checkpoint {path.name}")
+    """Put the weights of a checkpoint into a model of the same stack.
+
+    Raises:
+        DataError: the folder is missing, damaged or of another model, which then stays as it is.
+    """
+    with _reading(path):
+        saved = load_file(path / "model.safetensors") | load_file(path / "buffers.safetensors")
+    own = dict(model.named_parameters()) | _buffers(model)
+    for name in sorted(own.keys() | saved.keys()):
+        if name not in own or name not in saved or own[name].shape != saved[name].shape:
+            raise DataError(f"it is of another stack: {name!r}", place=f"checkpoint {path.name}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(weights[name])
-        for name, buffer in _buffers(model).items():
-            buffer.copy_(buffers[name])
+            tensor.copy_(saved[name])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
 
 
 def size(path: Path) -> int:
