@@ -163,6 +163,20 @@ def test_the_newest_and_the_best_checkpoint_stay(make_spec: MakeSpec, run: Execu
     assert last["newest"].name == "step-00000040"
 
 
+class StoredWhileProfiling(Listing):
+    """A sink whose store takes nothing before the profile."""
+
+    @property
+    def acknowledged(self) -> int:
+        return len(self.events) if any(isinstance(event, Profile) for event in self.events) else 0
+
+
+def test_checkpoints_that_are_replaced_late_are_deleted_late(make_spec: MakeSpec, run: Execute, tmp_path: Path) -> None:
+    spec = make_spec(profile={"contexts": [8], "decode_tokens": 1}, train={"lr": 1e-12, "weight_decay": 0})
+    run(spec, sink=StoredWhileProfiling())
+    assert len(checkpoints(tmp_path)) <= 2
+
+
 def test_the_best_checkpoint_is_the_one_with_the_best_metric(make_spec: MakeSpec, run: Execute) -> None:
     events = run(make_spec())
     bits = {e.step: e.values[BITS] for e in events if isinstance(e, Metrics) and BITS in e.values}

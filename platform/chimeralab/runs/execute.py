@@ -69,7 +69,6 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
         trainer.resume(resume)
         sink.emit(Log(message=f"resumed from {resume.name}"))
     position = trainer.run()
-    trainer.retention.prune()
 
     if spec.profile.contexts:
         told = Progress(
@@ -86,6 +85,7 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
             if sink.stop_requested():
                 raise Cancelled
             sink.emit(measured)
+    trainer.retention.prune()  # by now the last checkpoints are likely to be acknowledged
 
 
 def _environment(model: StackModel, task: Task, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

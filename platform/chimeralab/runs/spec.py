@@ -12,7 +12,7 @@ from chimeralab.stack.spec import StackSpec
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskSpec(_Spec):

@@ -74,7 +74,7 @@ class Courier:
             try:
                 last = self._deliver(batch)
             except self._away:
-                wait = min(2 * wait, RETRY_SECONDS)
+                wait = min(max(2 * wait, PAUSE_SECONDS), RETRY_SECONDS)
                 continue
             except Exception as error:
                 with self._changed:
