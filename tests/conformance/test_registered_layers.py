@@ -25,6 +25,10 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"heads": 4, "feature_map": "relu"},
         {"heads": 2, "feature_map": "identity", "normaliser": "rms"},
     ],
+    "based": [{"heads": 2, "feature_dim": 4}],
+    "retention": [{}, {"heads": 2, "expand_v": 1.0}],
+    "lightning": [{"heads": 4}, {"heads": 2, "head_dim": 24}],
+    "hgrn2": [{"heads": 2}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -2,12 +2,17 @@
 
 from chimeralab import Mixer, hookimpl
 from chimeralab_plugins.mixers.attention import Attention
+from chimeralab_plugins.mixers.based import Based
 from chimeralab_plugins.mixers.gla import GLA
+from chimeralab_plugins.mixers.hgrn2 import HGRN2
+from chimeralab_plugins.mixers.identity import Identity
+from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
 from chimeralab_plugins.mixers.mamba2 import Mamba2
+from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.short_conv import ShortConv
 
 
 @hookimpl
 def register_mixers() -> list[type[Mixer]]:
-    return [Attention, Mamba2, GLA, LinearAttention, ShortConv]
+    return [Attention, Mamba2, GLA, LinearAttention, Based, Retention, Lightning, HGRN2, ShortConv, Identity]

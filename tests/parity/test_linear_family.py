@@ -1,0 +1,148 @@
+"""Linear attention and its kin agree with flash-linear-attention's plain references, transformers or their papers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from fla_reference import fla_reference
+from peers import ALLOWED, carry, require_close, require_same_gradients, rescale
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.minimax.modeling_minimax import MiniMaxCache, MiniMaxLightningAttention
+
+from chimeralab import Place
+from chimeralab.plugins import registry
+
+pytestmark = pytest.mark.parity
+
+B, T, D = 2, 70, 32  # more tokens than a chunk
+EXACT = 1e-10
+
+
+def _mixer(name: str, place: Place | None = None, **options: Any) -> Any:
+    mixer = registry().mixers[name].build(D, place, **options)
+    rescale(mixer)
+    return mixer
+
+
+def _input(dtype: torch.dtype = torch.float32, batch: int = B) -> Tensor:  # B T D
+    return torch.randn(batch, T, D, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:  # B H T K
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _rms(x: Tensor, weight: Tensor | float = 1.0, eps: float = 1e-6) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def _steps(mixer: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """Outputs token by token, and the last state."""
+    state, outputs = mixer.init_state(len(x), x.shape[1], dtype=x.dtype), []
+    for t in range(x.shape[1]):
+        y, state = mixer.step(x[:, t], state)
+        outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
+def _require_same_gradients(mixer: Any, wanted: Tensor, x: Tensor, allowed: float = 10 * ALLOWED) -> None:
+    """Of a random projection of the output, in every parameter and the input; `wanted` is the oracle's output."""
+    y = mixer(x)[0]
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y)
+    leaves = [x, *mixer.parameters()]
+    theirs = torch.autograd.grad((wanted * weights).sum(), leaves)
+    ours = torch.autograd.grad((y * weights).sum(), leaves)
+    for name, a, b in zip(["input", *dict(mixer.named_parameters())], ours, theirs, strict=True):
+        require_close(a, b, f"gradient of {name}", allowed)
+
+
+def test_retention_agrees_with_flash_linear_attention() -> None:
+    mixer, x = _mixer("retention", heads=2), _input().requires_grad_()
+    angle = torch.arange(T)[:, None] * 10_000.0 ** (-torch.arange(0, 16, 2) / 16)
+    rotation = torch.polar(torch.ones_like(angle), angle)
+
+    def rotate(z: Tensor) -> Tensor:
+        turned = torch.complex(*z.chunk(2, -1)) * rotation
+        return torch.cat([turned.real, turned.imag], -1)
+
+    q, k, v = (_heads(p(x), 2) for p in (mixer.q, mixer.k, mixer.v))
+    o = fla_reference("retention/naive.py").naive_retention(rotate(q), rotate(k), v)
+    expected = mixer.o(F.silu(mixer.gate(x)) * _rms(o).transpose(1, 2).flatten(2))
+    y, state = mixer(x)
+    require_close(y, expected, "output")
+    _require_same_gradients(mixer, expected, x)
+    with torch.no_grad():
+        stepped, last = _steps(mixer, x)
+        fade = (1 - 2.0 ** -torch.tensor([5.0, 6.0]))[:, None] ** torch.arange(T - 1, -1, -1)
+        require_close(state.kv, torch.einsum("bhtk,ht,bhtv->bhkv", rotate(k), fade, v), "state")
+    require_close(stepped, expected, "decoded output")
+    require_close(last.kv, state.kv, "decoded state")
+    assert last.position == state.position == T
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_lightning_agrees_with_minimax(layer: int) -> None:
+    config = transformers.MiniMaxConfig(
+        hidden_size=D, num_attention_heads=4, head_dim=12, num_hidden_layers=3, block_size=16, rms_norm_eps=1e-6
+    )
+    theirs = MiniMaxLightningAttention(config, layer)
+    rescale(theirs)
+    ours = registry().mixers["lightning"].build(D, Place(layer, 3), heads=4, head_dim=12)
+    names = {"qkv": "qkv_proj", "gate": "output_gate", "norm": "norm", "o": "out_proj"}
+    names = {(a if a == "norm" else f"{a}.weight"): f"{b}.weight" for a, b in names.items()}
+    carry(theirs, ours, names)
+    x = _input()
+    cache = MiniMaxCache()
+    expected, kv = theirs(x, None, None, cache)
+    y, state = ours(x)
+    require_close(y, expected, "output")
+    require_close(state.kv, kv, "state")
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    (expected * weights).sum().backward()
+    (y * weights).sum().backward()
+    require_same_gradients(theirs, ours, names)
+    with torch.no_grad():
+        stepped, _ = _steps(ours, x)
+        more = torch.randn(B, 1, D, generator=torch.Generator().manual_seed(4))
+        require_close(ours.step(more[:, 0], state)[0], theirs(more, None, None, cache)[0][:, 0], "the next token")
+    require_close(stepped, expected, "decoded output")
+
+
+def test_based_agrees_with_flash_linear_attention() -> None:
+    """Theirs adds 1e-6 to sums of at least a half a token."""
+    mixer, x = _mixer("based", heads=2, feature_dim=4), _input(torch.float64).requires_grad_()
+    mixer.double()
+    q, k, v = (_heads(p(x), 2) for p in (mixer.q, mixer.k, mixer.v))
+    o = fla_reference("based/naive.py").naive_parallel_based(q, k, v)
+    expected = mixer.o(o.transpose(1, 2).flatten(2))
+    y, state = mixer(x)
+    require_close(y, expected, "output", 1e-5)
+    _require_same_gradients(mixer, expected, x, 1e-5)
+    with torch.no_grad():
+        stepped, last = _steps(mixer, x)
+        weights = q @ k.mT / 2
+        weights = (1 + weights + weights**2 / 2).tril()
+        exact = mixer.o((weights @ v / weights.sum(-1, keepdim=True)).transpose(1, 2).flatten(2))
+    require_close(y, exact, "output", EXACT)
+    require_close(stepped, y, "decoded output", EXACT)
+    require_close(last.kv, state.kv, "decoded state", EXACT)
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_hgrn2_agrees_with_flash_linear_attention(layer: int) -> None:
+    mixer, x = _mixer("hgrn2", Place(layer, 4), heads=2), _input().requires_grad_()
+    floor = layer / 4
+    f = floor + (1 - floor) * torch.sigmoid(mixer.f(x))
+    q, k, i, g = (z.unflatten(-1, (2, -1)) for z in (F.silu(mixer.q(x)), 1 - f, mixer.i(x), f.log()))
+    o, kv = fla_reference("gla/naive.py").naive_recurrent_gla(q, k, i, g, output_final_state=True)
+    expected = mixer.o(_rms(o.flatten(2), mixer.norm, 1e-5))
+    y, state = mixer(x)
+    require_close(y, expected, "output")
+    require_close(state.kv, kv, "state")
+    _require_same_gradients(mixer, expected, x)
+    with torch.no_grad():
+        require_close(_steps(mixer, x)[0], expected, "decoded output")
