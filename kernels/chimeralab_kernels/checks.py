@@ -23,3 +23,10 @@ def check_choice(op: str, name: str, value: str | None, known: tuple[str | None,
     """Raises KernelError: `value` is not one of `known`."""
     if value not in known:
         raise KernelError(f"unknown {name} {value!r}", place=op, remedy=f"Known: {', '.join(map(repr, known))}")
+
+
+def check_pair(op: str, first: str, x: object | None, second: str, y: object | None) -> None:
+    """Raises KernelError: one of two arguments that come together is missing."""
+    if (x is None) != (y is None):
+        given, missing = (first, second) if y is None else (second, first)
+        raise KernelError(f"{given!r} is given and {missing!r} is not", place=op, remedy="Give both or neither")

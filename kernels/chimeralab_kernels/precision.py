@@ -1,6 +1,8 @@
-"""The dtype that sums are kept in."""
+"""The dtype that sums are kept in, and products with them."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -9,3 +11,11 @@ from torch import Tensor
 def wide(x: Tensor) -> torch.dtype:
     """float32, or float64 where `x` is."""
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Within it autocast leaves matrix products on x's device in their own dtype.
+
+    For recurrences that feed their output back: an error of bfloat16 in one product is multiplied by the next.
+    """
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

@@ -21,11 +21,13 @@ def sample(op: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
 
     heads = (random(B, T, H, K), random(B, T, H, K), random(B, T, H, K))
     log_decay = -torch.nn.functional.softplus(random(B, T, H)).float()
+    unit_keys = torch.nn.functional.normalize(heads[1], dim=-1)
     angles = random(T, K // 2).float()
     targets = torch.randint(D, (B * T,), generator=draws).to(device)
     return {
         "attention": (*heads, True, None, None, None, 0),
         "gated_linear_attention": (*heads, log_decay, None, None, None, None),
+        "delta_rule": (heads[0], unit_keys, heads[2], log_decay.exp(), log_decay, None, None, None, None, None),
         "short_convolution": (random(B, T, D), random(D, 4), None, "silu", None, None),
         "rms_norm": (random(B, T, D), random(D), 1e-6, None),
         "rotary": (heads[0], angles.cos(), angles.sin()),

@@ -75,3 +75,42 @@ def gla_inputs(
     if state:
         inputs["initial_state"] = normal(B, H, K, V)
     return inputs
+
+
+def delta_inputs(
+    form: str,
+    T: int,
+    *,
+    B: int = 2,
+    G: int = 2,
+    H: int = 4,
+    K: int = 8,
+    V: int = 6,
+    strength: float = 1.0,
+    state: bool = True,
+    seed: int = 0,
+) -> Inputs:
+    """Inputs of delta_rule with unit keys; `form` plain (no β), beta (0 to 2), scalar, channel or general."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def unit(*shape: int) -> Tensor:
+        return torch.nn.functional.normalize(normal(*shape), dim=-1)
+
+    def fraction(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    inputs = {"q": normal(B, T, G, K), "k": unit(B, T, G, K), "v": normal(B, T, H, V)}
+    if form != "plain":
+        inputs["beta"] = 2 * fraction(B, T, H)
+    shapes = {"scalar": (B, T, H), "channel": (B, T, H, K), "general": (B, T, H, K)}
+    if form in shapes:
+        inputs["log_decay"] = -strength * fraction(*shapes[form])
+    if form == "general":
+        inputs["a"] = unit(B, T, H, K)
+        inputs["b"] = -inputs["a"] * fraction(B, T, H, K)
+    if state:
+        inputs["initial_state"] = normal(B, H, K, V)
+    return inputs

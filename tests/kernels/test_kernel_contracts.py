@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agreement import error, gla_inputs
+from agreement import delta_inputs, error, gla_inputs
 from torch import Tensor
 
 from chimeralab import ops
@@ -21,6 +21,12 @@ def gla(decay: str) -> tuple:
     return x["q"], x["k"], x["v"], x.get("log_decay"), x.get("bonus"), None, x["initial_state"], None
 
 
+def delta(form: str) -> tuple:
+    x = {name: value.float() for name, value in delta_inputs(form, 70).items()}
+    rest = (x.get(name) for name in ("beta", "log_decay", "a", "b"))
+    return x["q"], x["k"], x["v"], *rest, None, x["initial_state"], None
+
+
 def attention(T: int, S: int, window: int | None, sinks: bool, offset: int) -> tuple:
     q, k, v = normal(2, T, 4, 8), normal(2, S, 2, 8), normal(2, S, 2, 8)
     return q, k, v, True, window, normal(4) if sinks else None, None, offset
@@ -31,6 +37,10 @@ CALLS: dict[str, tuple[str, tuple]] = {
     "gla, decay by head": ("gated_linear_attention", gla("head")),
     "gla, scalar decay": ("gated_linear_attention", gla("scalar")),
     "gla, channel decay and bonus": ("gated_linear_attention", gla("channel")),
+    "delta rule": ("delta_rule", delta("plain")),
+    "delta rule, scalar decay": ("delta_rule", delta("scalar")),
+    "delta rule, channel decay": ("delta_rule", delta("channel")),
+    "delta rule, general": ("delta_rule", delta("general")),
     "attention": ("attention", attention(70, 70, None, False, 0)),
     "attention, window and sinks": ("attention", attention(70, 70, 16, True, 0)),
     "attention in a cache": ("attention", attention(3, 70, None, False, 20)),

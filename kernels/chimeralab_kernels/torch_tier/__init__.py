@@ -7,6 +7,7 @@ from chimeralab import Kernel
 
 def kernels() -> list[Kernel]:
     from chimeralab_kernels.torch_tier.attention import attention
+    from chimeralab_kernels.torch_tier.delta_rule import delta_rule
     from chimeralab_kernels.torch_tier.gated_linear_attention import gated_linear_attention
     from chimeralab_kernels.torch_tier.linear_cross_entropy import linear_cross_entropy
     from chimeralab_kernels.torch_tier.short_convolution import short_convolution
@@ -15,6 +16,7 @@ def kernels() -> list[Kernel]:
     functions = (
         attention,
         gated_linear_attention,
+        delta_rule,
         short_convolution,
         rms_norm,
         rotary,

@@ -12,6 +12,7 @@ Products accumulate in float32 or better.
 
 from chimeralab.ops.attention import attention, attention_cost, visible_pairs
 from chimeralab.ops.convolution import short_convolution, short_convolution_cost
+from chimeralab.ops.delta import delta_rule, delta_rule_cost
 from chimeralab.ops.linear import gated_linear_attention, gated_linear_attention_cost
 from chimeralab.ops.table import (
     CHUNK,
@@ -32,6 +33,7 @@ from chimeralab.ops.token import linear_cross_entropy, rms_norm, rotary, swiglu
 OPS: tuple[str, ...] = (
     "attention",
     "gated_linear_attention",
+    "delta_rule",
     "short_convolution",
     "rms_norm",
     "rotary",
@@ -48,6 +50,8 @@ __all__ = [
     "attention_cost",
     "check_pins",
     "choose",
+    "delta_rule",
+    "delta_rule_cost",
     "dispatch",
     "explain",
     "flop_counter",
