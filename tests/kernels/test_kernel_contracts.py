@@ -44,6 +44,22 @@ CALLS: dict[str, tuple[str, tuple]] = {
     "attention": ("attention", attention(70, 70, None, False, 0)),
     "attention, window and sinks": ("attention", attention(70, 70, 16, True, 0)),
     "attention in a cache": ("attention", attention(3, 70, None, False, 20)),
+    "diagonal scan": ("diagonal_scan", (normal(2, 70, 5), -normal(2, 70, 5).abs(), normal(2, 5), None)),
+    "diagonal scan, fixed decay": ("diagonal_scan", (normal(2, 70, 5), -normal(5).abs(), normal(2, 5), None)),
+    "selective scan": (
+        "selective_scan",
+        (
+            normal(2, 70, 6),
+            normal(2, 70, 6).abs(),
+            -normal(6, 3).abs(),
+            normal(2, 70, 3),
+            normal(2, 70, 3),
+            normal(6),
+            normal(2, 70, 6),
+            normal(2, 6, 3),
+            None,
+        ),
+    ),
     "short convolution": (
         "short_convolution",
         (normal(2, 9, 5), normal(5, 4), normal(5), "silu", normal(2, 3, 5), None),

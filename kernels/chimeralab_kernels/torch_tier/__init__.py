@@ -8,8 +8,10 @@ from chimeralab import Kernel
 def kernels() -> list[Kernel]:
     from chimeralab_kernels.torch_tier.attention import attention
     from chimeralab_kernels.torch_tier.delta_rule import delta_rule
+    from chimeralab_kernels.torch_tier.diagonal_scan import diagonal_scan
     from chimeralab_kernels.torch_tier.gated_linear_attention import gated_linear_attention
     from chimeralab_kernels.torch_tier.linear_cross_entropy import linear_cross_entropy
+    from chimeralab_kernels.torch_tier.selective_scan import selective_scan
     from chimeralab_kernels.torch_tier.short_convolution import short_convolution
     from chimeralab_kernels.torch_tier.within_token import rms_norm, rotary, swiglu
 
@@ -17,6 +19,8 @@ def kernels() -> list[Kernel]:
         attention,
         gated_linear_attention,
         delta_rule,
+        diagonal_scan,
+        selective_scan,
         short_convolution,
         rms_norm,
         rotary,

@@ -14,6 +14,7 @@ from chimeralab.ops.attention import attention, attention_cost, visible_pairs
 from chimeralab.ops.convolution import short_convolution, short_convolution_cost
 from chimeralab.ops.delta import delta_rule, delta_rule_cost
 from chimeralab.ops.linear import gated_linear_attention, gated_linear_attention_cost
+from chimeralab.ops.scan import diagonal_scan, diagonal_scan_cost, selective_scan, selective_scan_cost
 from chimeralab.ops.table import (
     CHUNK,
     Call,
@@ -34,6 +35,8 @@ OPS: tuple[str, ...] = (
     "attention",
     "gated_linear_attention",
     "delta_rule",
+    "diagonal_scan",
+    "selective_scan",
     "short_convolution",
     "rms_norm",
     "rotary",
@@ -52,6 +55,8 @@ __all__ = [
     "choose",
     "delta_rule",
     "delta_rule_cost",
+    "diagonal_scan",
+    "diagonal_scan_cost",
     "dispatch",
     "explain",
     "flop_counter",
@@ -64,6 +69,8 @@ __all__ = [
     "record",
     "rms_norm",
     "rotary",
+    "selective_scan",
+    "selective_scan_cost",
     "short_convolution",
     "short_convolution_cost",
     "swiglu",
