@@ -15,6 +15,10 @@ import pluggy
 if TYPE_CHECKING:
     from chimeralab.contracts import FeedForward, Kernel, Mixer, Page, Preset, Task
 
+API_VERSION = 1
+"""Raised when a contract or hook changes so that a plugin must be changed too. A plugin module may state the version
+it was written for as `CHIMERALAB_API = 1`; one that states another is listed as incompatible and not used."""
+
 hookspec = pluggy.HookspecMarker("chimeralab")
 hookimpl = pluggy.HookimplMarker("chimeralab")
 

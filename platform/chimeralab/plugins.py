@@ -21,7 +21,7 @@ from chimeralab import hookspecs
 from chimeralab.errors import PluginError, SpecError, did_you_mean
 
 GROUP = "chimeralab"
-State = Literal["active", "broken", "denied"]
+State = Literal["active", "broken", "denied", "incompatible"]
 
 
 @dataclass
@@ -129,7 +129,13 @@ class Registry:
             info.state = "denied"
             return
         try:
-            self._manager.register(entry.load(), info.name)
+            plugin = entry.load()
+            written_for = getattr(plugin, "CHIMERALAB_API", hookspecs.API_VERSION)
+            if written_for != hookspecs.API_VERSION:
+                info.state = "incompatible"
+                info.error = f"it was written for API {written_for}; this laboratory has API {hookspecs.API_VERSION}"
+                return
+            self._manager.register(plugin, info.name)
             self._note_hooks(info.name)
         except (Exception, SystemExit) as error:  # a module that exits when it is imported ends nobody else
             self._break(info, error)

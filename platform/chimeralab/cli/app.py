@@ -7,9 +7,9 @@ import sys
 
 import typer
 
-from chimeralab.cli import compose, inspect, manage, serve, train
+from chimeralab.cli import author, compose, inspect, manage, serve, train
 from chimeralab.cli.output import fail
-from chimeralab.errors import ClusterError, LabError, RunFailed, StoreError
+from chimeralab.errors import ClusterError, LabError, RequestError, RunFailed, StoreError
 
 app = typer.Typer(
     name="chimeralab",
@@ -33,6 +33,7 @@ app.command("show", rich_help_panel="Compare")(manage.show)
 app.command("compare", rich_help_panel="Compare")(manage.compare)
 app.command("plugins", rich_help_panel="Look around")(inspect.plugins)
 app.command("kernels", rich_help_panel="Look around")(inspect.kernels)
+app.add_typer(author.author, name="plugin", rich_help_panel="Extend")
 
 
 @app.callback(invoke_without_command=True)
@@ -50,6 +51,8 @@ def main() -> None:
         app()
     except RunFailed as error:
         fail(error, 1)
+    except RequestError as error:
+        fail(error, 2)
     except (StoreError, ClusterError) as error:
         fail(error, 3)
     except LabError as error:

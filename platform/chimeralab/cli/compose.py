@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chimeralab.cli.options import JsonOption
 from chimeralab.cli.output import count, out, size, table
+
+if TYPE_CHECKING:
+    from chimeralab.stack import StackSpec
 
 PatternArgument = Annotated[
     str, typer.Argument(help="A stack in the pattern language, or a preset's name: 'attention x6'.", metavar="PATTERN")
@@ -17,8 +20,18 @@ WidthOption = Annotated[int, typer.Option("--d-model", "-d", help="Model width."
 
 
 def stack(
-    pattern: PatternArgument,
-    d_model: WidthOption = 256,
+    pattern: Annotated[
+        str | None, typer.Argument(help="As in `run`: a pattern, or a preset's name.", metavar="PATTERN")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help='Another library\'s pattern: megatron:"M-M*-", hf:config.json.', metavar="DIALECT:TEXT"
+        ),
+    ] = None,
+    d_model: Annotated[
+        int | None, typer.Option("--d-model", "-d", help="Model width; default the preset's or import's own, then 256.")
+    ] = None,
     vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.", min=1)] = 256,
     sequence_length: Annotated[int, typer.Option("--sequence-length", "-t", help="Tokens in a sequence.", min=1)] = 256,
     batch_size: Annotated[
@@ -29,18 +42,23 @@ def stack(
     """Expand a pattern and show what the stack costs, before anything runs.
 
     Example: chimeralab stack "every(3, attention, offset=2, base=mamba2) x6"
+
+    Dialects of --from, each with a text or a file: megatron, hf, fla, olmo, striped-hyena, h-net.
     """
     # Not through Lab: it would open a database, which this needs no more than a pocket calculator does.
     from chimeralab.stack.compose import compose
     from chimeralab.stack.cost import cost
 
-    composed = compose(pattern, d_model=d_model)
+    settings = {} if d_model is None else {"d_model": d_model}
+    if (pattern is None) == (source is None):
+        raise typer.BadParameter("give a PATTERN, or another library's with --from, and not both")
+    composed = compose(pattern, **settings) if pattern is not None else _imported(str(source), settings, as_json)
     report = cost(composed, vocab_size=vocab_size, batch_size=batch_size, sequence_length=sequence_length)
     if as_json:
         shown = {"pattern": composed.text, "stack": composed.model_dump(), "cost": report.model_dump()}
         typer.echo(json.dumps(shown, indent=2))
         return
-    out.print(f"[bold]{composed.text}[/]  width {d_model}, vocabulary {vocab_size}\n", markup=True)
+    out.print(f"[bold]{composed.text}[/]  width {composed.d_model}, vocabulary {vocab_size}\n", markup=True)
     rows = [
         (i, layer.mixer, layer.ffn, count(layer.params), count(layer.prefill_flops), size(layer.state_bytes))
         for i, layer in enumerate(report.layers)
@@ -55,3 +73,18 @@ def stack(
     contexts = zip(report.contexts, report.state_bytes, report.decode_flops_at, strict=True)
     lengths = [(f"{length:,}", size(state), count(flops)) for length, state, flops in contexts]
     out.print(table(("context", "state", "decode FLOPs/token"), lengths))
+
+
+def _imported(source: str, settings: dict[str, int], as_json: bool) -> StackSpec:
+    """The stack of an import. What it means is shown even where it cannot be built with what is installed."""
+    from chimeralab.stack.dialects import read_source
+    from chimeralab.stack.resolve import resolve
+
+    imported = read_source(source)
+    if not as_json:
+        out.print(f"read as       {imported.text}")
+        for note in imported.notes:
+            out.print(f"otherwise     {note}")
+    composed = imported.stack(**settings)
+    resolve(composed)
+    return composed

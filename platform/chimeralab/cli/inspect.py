@@ -15,10 +15,20 @@ from chimeralab.cli.output import err, out, table
 def plugins(
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 when a plugin is broken.")] = False,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", help="Run the conformance suite on a name, or on op/kernel."),
+    ] = None,
 ) -> None:
-    """List the plugins: package, version, hooks, state, and the traceback of a broken one."""
+    """List the plugins: package, version, hooks, state, and the traceback of a broken one.
+
+    Example: chimeralab plugins --check mamba2
+    """
     from chimeralab.plugins import registry
 
+    if check is not None:
+        _check(check, as_json)
+        return
     found = registry().all()
     if as_json:
         typer.echo(json.dumps([asdict(info) for info in found], indent=2))
@@ -32,6 +42,21 @@ def plugins(
                 err.print(info.error, markup=False)
     if strict and any(info.state == "broken" for info in found):
         raise typer.Exit(2)
+
+
+def _check(name: str, as_json: bool) -> None:
+    from chimeralab.testing.named import check_named
+
+    findings = check_named(name)
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        shown = [
+            (f.check.removeprefix("test_").replace("_", " "), "ok" if f.ok else "FAILS", f.message) for f in findings
+        ]
+        out.print(table(("check", "", "what to mend"), shown))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
 
 
 def kernels(as_json: JsonOption = False) -> None:

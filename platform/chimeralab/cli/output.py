@@ -30,7 +30,7 @@ def fail(error: LabError, code: int) -> NoReturn:
     """One message: place, reason, remedy."""
     place = f"[bold]{escape(error.place)}:[/] " if error.place else ""
     remedy = f"\n[dim]{escape(error.remedy)}[/]" if error.remedy else ""
-    err.print(f"[red]error[/] {place}{escape(error.reason)}{remedy}")
+    err.print(f"[red]error[/] {place}{escape(error.reason)}{remedy}", soft_wrap=True)
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""The conformance suite: what every mixer, feed-forward and task must do, as tests that any author can run.
+"""The conformance suite: what every mixer, feed-forward, task and kernel must do, as tests that any author can run.
 
 As tests of a plugin, one subclass for each thing that it registers:
 
@@ -11,6 +11,7 @@ or from a notebook: `for finding in check_mixer(Mine, {"heads": 2}): print(findi
 
 from chimeralab.testing.conformance import Conformance, Finding, Nonconformance
 from chimeralab.testing.feed_forward import FeedForwardConformance, check_feed_forward
+from chimeralab.testing.kernel import KernelConformance, check_kernel
 from chimeralab.testing.mixer import MixerConformance, check_mixer
 from chimeralab.testing.task import TaskConformance, check_task
 
@@ -18,10 +19,12 @@ __all__ = [
     "Conformance",
     "FeedForwardConformance",
     "Finding",
+    "KernelConformance",
     "MixerConformance",
     "Nonconformance",
     "TaskConformance",
     "check_feed_forward",
+    "check_kernel",
     "check_mixer",
     "check_task",
 ]
