@@ -11,7 +11,14 @@ Products accumulate in float32 or better.
 """
 
 from chimeralab.ops.attention import attention, attention_cost, visible_pairs
-from chimeralab.ops.convolution import short_convolution, short_convolution_cost
+from chimeralab.ops.convolution import (
+    DIRECT,
+    long_convolution,
+    long_convolution_cost,
+    short_convolution,
+    short_convolution_cost,
+    transform_length,
+)
 from chimeralab.ops.delta import delta_rule, delta_rule_cost
 from chimeralab.ops.linear import gated_linear_attention, gated_linear_attention_cost
 from chimeralab.ops.scan import diagonal_scan, diagonal_scan_cost, selective_scan, selective_scan_cost
@@ -38,6 +45,7 @@ OPS: tuple[str, ...] = (
     "diagonal_scan",
     "selective_scan",
     "short_convolution",
+    "long_convolution",
     "rms_norm",
     "rotary",
     "swiglu",
@@ -46,6 +54,7 @@ OPS: tuple[str, ...] = (
 
 __all__ = [
     "CHUNK",
+    "DIRECT",
     "OPS",
     "Call",
     "around",
@@ -65,6 +74,8 @@ __all__ = [
     "kernels",
     "linear_cross_entropy",
     "load",
+    "long_convolution",
+    "long_convolution_cost",
     "pin",
     "record",
     "rms_norm",
@@ -74,5 +85,6 @@ __all__ = [
     "short_convolution",
     "short_convolution_cost",
     "swiglu",
+    "transform_length",
     "visible_pairs",
 ]

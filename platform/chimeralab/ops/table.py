@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def record() -> Iterator[list[Call]]:
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter of matrix-product FLOPs, taught the CPU's attention and that causal means half."""
+    """torch's counter of matrix-product FLOPs, taught FFTs, the CPU's attention and that causal means half."""
     aten = torch.ops.aten
     packets = (
         aten._scaled_dot_product_flash_attention_for_cpu,
@@ -135,6 +136,7 @@ def flop_counter() -> FlopCounterMode:
         aten._scaled_dot_product_cudnn_attention,
     )
     mapping: dict[Any, Callable[..., int]] = dict.fromkeys(packets, _sdpa_flops)
+    mapping |= {aten._fft_r2c: _real_fft_flops, aten._fft_c2r: _real_fft_flops, aten._fft_c2c: _fft_flops}
     return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
@@ -145,6 +147,17 @@ def _sdpa_flops(q: Any, k: Any, v: Any, *args: Any, is_causal: bool | None = Non
         is_causal = any(a is True for a in args[-2:])
     pairs = T * (T + 1) // 2 if is_causal and T == S else T * S
     return 2 * B * H * pairs * (K + V)
+
+
+def _real_fft_flops(x: Any, dim: list[int], norm: int, points: int | bool, *, out_shape: Any, **_: Any) -> int:
+    """2.5 n log₂ n for each transform between n real numbers and n/2 + 1 complex ones."""
+    real = x if isinstance(points, bool) else out_shape
+    return _fft_flops(real, dim) // 2
+
+
+def _fft_flops(x: Any, dim: list[int], *_: Any, **__: Any) -> int:
+    points = math.prod(x[d] for d in dim)
+    return round(5 * math.prod(x) * math.log2(points))
 
 
 def _no_kernel(op: str, args: tuple) -> KernelError:
