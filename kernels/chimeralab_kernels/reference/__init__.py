@@ -10,6 +10,7 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.reference.delta_rule import delta_rule
     from chimeralab_kernels.reference.gated_linear_attention import gated_linear_attention
     from chimeralab_kernels.reference.linear_cross_entropy import linear_cross_entropy
+    from chimeralab_kernels.reference.long_convolution import long_convolution
     from chimeralab_kernels.reference.scan import diagonal_scan, selective_scan
     from chimeralab_kernels.reference.long_convolution import long_convolution
     from chimeralab_kernels.reference.short_convolution import short_convolution

@@ -11,6 +11,7 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.torch_tier.diagonal_scan import diagonal_scan
     from chimeralab_kernels.torch_tier.gated_linear_attention import gated_linear_attention
     from chimeralab_kernels.torch_tier.linear_cross_entropy import linear_cross_entropy
+    from chimeralab_kernels.torch_tier.long_convolution import long_convolution
     from chimeralab_kernels.torch_tier.selective_scan import selective_scan
     from chimeralab_kernels.torch_tier.long_convolution import long_convolution
     from chimeralab_kernels.torch_tier.short_convolution import short_convolution

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab_kernels.packing import each_sequence
-from chimeralab_kernels.precision import wide
+from chimeralab_kernels.precision import full_precision, wide
 from chimeralab_kernels.torch_tier.linear_scan import library, scan_
 
 CHUNK_STATES = 1 << 20

@@ -1,4 +1,7 @@
-"""Gated linear attention with no decay or one number a token and head, as two torch operators."""
+"""Gated linear attention with no decay or one number a token and head, as two torch operators.
+
+Between the passes only the inputs are kept, and the state before each segment where there are several.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
-from chimeralab_kernels.triton_tier.gla_backward import scan_backwards, segment_gradients
-from chimeralab_kernels.triton_tier.gla_forward import join_segments, scan
-from chimeralab_kernels.triton_tier.gla_plan import Launch, Plan, plan
+from chimeralab_kernels.triton_tier.gla_plan import Plan, output_tile, plan, state_tile
+from chimeralab_kernels.triton_tier.gla_scan import decay_gradient, join_segments, scan
 
 
 def gated_linear_attention(
@@ -24,9 +26,9 @@ def gated_linear_attention(
     initial_state: Tensor | None = None,  # B H K V
     cu_seqlens: None = None,
 ) -> tuple[Tensor, Tensor]:
-    if log_decay is not None:
-        log_decay = log_decay.expand(v.shape[:3])
-    y, final, _ = scalar_gla(q, k, v, log_decay, initial_state, q.shape[-1] ** -0.5 if scale is None else scale)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    g = None if log_decay is None else log_decay.expand(v.shape[:3])
+    y, final, _ = scalar_gla(q, k, v, g, initial_state, scale)
     return y, final
 
 
@@ -34,16 +36,14 @@ def gated_linear_attention(
 def scalar_gla(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, initial: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the final state, and the state before each segment (empty when there is one) for the backward pass."""
+    """y, the final state, and the state before each segment (empty when there is one)."""
     cut = _plan(k, v)
     y, final, starts = _outputs(k, v, cut)
-    initial = None if initial is None else initial.contiguous()
+    start = None if initial is None else initial.contiguous()
     if cut.segments > 1:
-        kept = final.new_empty(starts.shape[:2])
-        _scan(cut, cut.states, q, k, v, g, None, scale, ends=(starts, kept))
-        _join(cut, starts, kept, initial, decays=g is not None)
-    begin = starts if cut.segments > 1 else initial
-    _scan(cut, cut.output, q, k, v, g, begin, scale, y=y, ends=(final, final))
+        _meet(cut, k, v, g, starts, start, scale)
+        start = starts
+    _scan(cut, q, k, v, g, scale, y=y, start=start, final=final)
     return y, final, starts
 
 
@@ -63,42 +63,37 @@ def scalar_gla_backward(
     B, T, H, V = v.shape
     G, K = k.shape[2:]
     cut = _plan(k, v)
-    tile = cut.gradient
-    blocks = tile.blocks(K, V)
-    whole = blocks == 1 and G == H
-    d_final = None if d_final is None else d_final.contiguous()
-    dy = torch.zeros_like(v) if dy is None else _unit_stride(dy)
-
-    states = v.new_empty(B * H, -(-T // cut.chunk), K, V)
-    begin = starts if cut.segments > 1 else None if initial is None else initial.contiguous()
-    _scan(cut, cut.states, q, k, v, g, begin, scale, states=states)
-    ends = d_final
+    dy = torch.zeros_like(v) if dy is None else dy
+    start = starts if cut.segments > 1 else None if initial is None else initial.contiguous()
+    end = None if d_final is None else d_final.contiguous()
     if cut.segments > 1:
-        ends = starts.new_empty(B * H, cut.segments, K, V)
-        kept = starts.new_empty(B * H, cut.segments)
-        _segment_gradients(cut, q, dy, g, ends, kept, scale)
-        _join(cut, ends, kept, d_final, decays=g is not None, backwards=True)
+        ends = torch.empty_like(starts)
+        _meet(cut, q, dy, g, ends, end, scale, backwards=True)
+        end = ends
 
-    slots = v.dtype if whole else torch.float32
-    dq, dk = (torch.empty(blocks, B, T, H, K, dtype=slots, device=v.device) for _ in range(2))
-    dv = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    dg = dv.new_empty((blocks, B, T, H) if g is not None else (0,), dtype=torch.float32)
-    d_initial = dv.new_empty((B, H, K, V) if initial is not None else (0,), dtype=torch.float32)
-    q, k, v = (_unit_stride(x) for x in (q, k, v))
-    scan_backwards[(blocks * cut.segments * B * H,)](
-        q, k, v, g, dy, states, ends, dq, dk, dv, dg, d_initial,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *_strides(g), *dy.stride()[:3],
-        B, T, H, H // G, cut.segments, cut.chunks_a_segment, scale,
-        K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,
-        DECAYS=g is not None, ENDS=ends is not None, INITIAL=initial is not None,
-        PRECISION=_precision(v), num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
-    if whole:
-        dq, dk = dq[0], dk[0]
-    else:  # over the blocks of values, and the heads that share a group
-        dq, dk = (x.unflatten(3, (G, H // G)).sum((0, 4)).to(v.dtype) for x in (dq, dk))
-    dg = dg.sum(0).to(g.dtype) if g is not None else dg
-    return dq, dk, dv, dg, d_initial if initial is None else d_initial.to(initial.dtype)
+    each = v.dtype if G == H else torch.float32  # heads that share a group are added up
+    dq, dk = (v.new_empty((B, T, H, K), dtype=each) for _ in range(2))
+    dv = v.new_empty(v.shape)
+    dg = v.new_empty((0,) if g is None else g.shape, dtype=torch.float32 if g is None else g.dtype)
+    d_initial = None if initial is None else v.new_empty(initial.shape, dtype=torch.float32)
+    if g is None:
+        _scan(cut, dy, v, k, g, scale, y=dq, start=start, turned=True)
+        _scan(cut, v, dy, q, g, scale, y=dk, start=end, turned=True, backwards=True)
+    else:
+        blocks = output_tile(V, K, v.dtype).blocks(V, K)
+        states = v.new_empty(B * H, cut.chunks, V, K)
+        q_dq, k_dk = (v.new_empty((blocks, B, T, H), dtype=torch.float32) for _ in range(2))
+        owed = v.new_empty((blocks, B * H, cut.chunks), dtype=torch.float32)
+        _scan(cut, dy, v, k, g, scale, y=dq, start=start, turned=True, states=states, probe=q, aligned=q_dq)
+        _scan(
+            cut, v, dy, q, g, scale, y=dk, start=end, turned=True, backwards=True,
+            states=states, owed=owed, probe=k, aligned=k_dk,
+        )  # fmt: skip
+        decay_gradient[(B * H * cut.chunks,)](q_dq, k_dk, owed, dg, B, T, H, blocks, C=cut.chunk)
+    _scan(cut, k, q, dy, g, scale, y=dv, start=end, final=d_initial, backwards=True)
+    if G != H:
+        dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
+    return dq, dk, dv, dg, v.new_empty(0) if d_initial is None else d_initial.to(initial.dtype)
 
 
 def _plan(k: Tensor, v: Tensor) -> Plan:
@@ -117,73 +112,74 @@ def _outputs(k: Tensor, v: Tensor, cut: Plan) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def _meet(
+    cut: Plan,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    starts: Tensor,
+    initial: Tensor | None,
+    scale: float,
+    *,
+    backwards: bool = False,
+) -> None:
+    """Into `starts` the state that each segment meets: each one's own first, then a scan over them."""
+    kept = starts.new_empty(starts.shape[:2])
+    _scan(cut, k, k, v, g, scale, final=starts, kept=kept, backwards=backwards)
+    size, block = starts.shape[-2] * starts.shape[-1], 1024
+    join_segments[(len(starts) * -(-size // block),)](
+        starts, kept, initial, cut.segments,
+        SIZE=size, BLOCK=block, INITIAL=initial is not None, BACKWARDS=backwards,
+    )  # fmt: skip
+
+
 def _scan(
     cut: Plan,
-    tile: Launch,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     g: Tensor | None,
-    start: Tensor | None,
     scale: float,
     *,
     y: Tensor | None = None,
+    start: Tensor | None = None,
+    final: Tensor | None = None,
+    kept: Tensor | None = None,
     states: Tensor | None = None,
-    ends: tuple[Tensor, Tensor] | None = None,
+    owed: Tensor | None = None,
+    probe: Tensor | None = None,
+    aligned: Tensor | None = None,
+    turned: bool = False,
+    backwards: bool = False,
 ) -> None:
-    """Forwards, writing what is given: y; the state before each chunk; the last state, or without y each segment's."""
-    B, T, H, V = v.shape
-    G, K = k.shape[2:]
+    """Launch the scan. `turned`: `start` is stored with K and V the other way round."""
+    B, T = k.shape[:2]
+    K, V = k.shape[-1], v.shape[-1]
+    H = max(k.shape[2], v.shape[2])
+    tile = (state_tile if y is None else output_tile)(K, V, k.dtype)
     q, k, v = (_unit_stride(x) for x in (q, k, v))
-    final, kept = ends or (None, None)
+    probe = None if probe is None else _unit_stride(probe)
     scan[(tile.blocks(K, V) * cut.segments * B * H,)](
-        q, k, v, g, start, y, states, final, kept,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *_strides(g), *(y if y is not None else v).stride()[:3],
-        T, H, H // G, cut.segments, cut.chunks_a_segment, scale,
+        q, k, v, g, y, start, final, kept, states, owed, probe, aligned,
+        *_strides(q), *_strides(k), *_strides(v), *_strides(g), *_strides(y), *_strides(probe),
+        *((1, K) if turned else (V, 1)),
+        B, T, H, H // q.shape[2], H // k.shape[2], H // v.shape[2], 1 if probe is None else H // probe.shape[2],
+        cut.segments, cut.chunks_a_segment, scale,
         K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,
-        DECAYS=g is not None, STARTS=start is not None, OUTPUT=y is not None, KEEP=states is not None,
-        ENDS=0 if ends is None else 1 if y is not None else 2,
-        PRECISION=_precision(v), num_warps=tile.warps, num_stages=tile.stages,
+        BACKWARDS=backwards, DECAYS=g is not None, STARTS=start is not None, OUTPUT=y is not None,
+        STATES=states is not None, ALIGN=aligned is not None, ENDS=final is not None,
+        # float32 products as three of the tensor cores' keep float32's accuracy; others are exact as they are.
+        PRECISION="tf32x3" if k.dtype == torch.float32 else "tf32",
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
 
 
-def _segment_gradients(
-    cut: Plan, q: Tensor, dy: Tensor, g: Tensor | None, d_states: Tensor, kept: Tensor, scale: float
-) -> None:
-    B, T, H, V = dy.shape
-    G, K = q.shape[2:]
-    tile = cut.states
-    q = _unit_stride(q)
-    segment_gradients[(tile.blocks(K, V) * cut.segments * B * H,)](
-        q, dy, g, d_states, kept,
-        *q.stride()[:3], *dy.stride()[:3], *_strides(g),
-        T, H, H // G, cut.segments, cut.chunks_a_segment, scale,
-        K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,
-        DECAYS=g is not None, PRECISION=_precision(q), num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
-
-
-def _join(
-    cut: Plan, ends: Tensor, kept: Tensor, initial: Tensor | None, *, decays: bool, backwards: bool = False
-) -> None:
-    size, block = ends.shape[-2] * ends.shape[-1], 1024
-    join_segments[(len(ends) * -(-size // block),)](
-        ends, kept, initial, cut.segments,
-        SIZE=size, BLOCK=block, INITIAL=initial is not None, DECAYS=decays, BACKWARDS=backwards,
-    )  # fmt: skip
-
-
-def _strides(g: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if g is None else g.stride()
+def _strides(x: Tensor | None) -> tuple[int, ...]:
+    return (0, 0, 0) if x is None else x.stride()[:3]
 
 
 def _unit_stride(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _precision(x: Tensor) -> str:
-    """float32 products as three of tensor cores', which keeps float32's accuracy; others are exact as they are."""
-    return "tf32x3" if x.dtype == torch.float32 else "tf32"
 
 
 @scalar_gla.register_fake
@@ -205,9 +201,8 @@ def _(
     starts: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    empty = v.new_empty((0,), dtype=torch.float32)
-    dg = empty if g is None else g.new_empty(g.shape)
-    d_initial = empty if initial is None else initial.new_empty(initial.shape)
+    dg = v.new_empty((0,), dtype=torch.float32) if g is None else g.new_empty(g.shape)
+    d_initial = v.new_empty(0) if initial is None else initial.new_empty(initial.shape)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dg, d_initial
 
 

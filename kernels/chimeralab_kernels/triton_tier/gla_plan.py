@@ -1,4 +1,4 @@
-"""How gated linear attention is cut into programs.
+"""How gated linear attention is cut into programs; docs/kernels.md has the measurements behind the numbers.
 
 The time axis is cut into chunks, and into segments of whole chunks that run side by side. A segment costs another
 reading of its keys and values (to learn the state that the next one starts from), so there are only as many as it
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-PROCESSORS = 132
-"""Streaming multiprocessors to fill: an H100's or H200's."""
+PROGRAMS = 2 * 132
+"""Programs to run at once: two on each streaming multiprocessor of an H100 or H200."""
 
 
 @dataclass(frozen=True)
-class Launch:
-    """Tile sizes and launch parameters of one kernel; block_k and block_v in powers of two."""
+class Tile:
+    """What part of the K × V state one program holds, and its launch parameters."""
 
     block_k: int
     block_v: int
@@ -28,18 +28,35 @@ class Launch:
         return -(-key_dim // self.block_k) * -(-value_dim // self.block_v)
 
 
+def output_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
+    """For a scan that reads the state: all of K."""
+    K = power_of_two(key_dim)
+    block_v = 32 if K > 128 else 64  # 64 float32 registers of state a thread
+    return Tile(K, min(power_of_two(value_dim), block_v), 4, 1 if dtype == torch.float32 else 2)
+
+
+def state_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
+    """For a scan that only writes it."""
+    single = dtype == torch.float32
+    block_k = min(power_of_two(key_dim), 64 if single else 128)
+    return Tile(block_k, min(power_of_two(value_dim), 64), 4, 1 if single else 3)
+
+
 @dataclass(frozen=True)
 class Plan:
     chunk: int
+    chunks: int
     segments: int
     chunks_a_segment: int
-    output: Launch  # y, scanning forwards
-    states: Launch  # states alone
-    gradient: Launch  # scanning backwards
 
-    @property
-    def chunks(self) -> int:
-        return self.segments * self.chunks_a_segment
+
+def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
+    chunk = power_of_two(min(T, 32 if dtype == torch.float32 else 64))
+    chunks = -(-T // chunk)
+    programs = batch * heads * output_tile(key_dim, value_dim, dtype).blocks(key_dim, value_dim)
+    segments = max(1, min(PROGRAMS // programs, chunks // 8))
+    chunks_a_segment = -(-chunks // segments)
+    return Plan(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)
 
 
 def power_of_two(n: int) -> int:
@@ -48,26 +65,3 @@ def power_of_two(n: int) -> int:
     while size < n:
         size *= 2
     return size
-
-
-def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
-    K, V = power_of_two(key_dim), power_of_two(value_dim)
-    single = dtype == torch.float32  # twice the bytes: half the chunk fits
-    chunk = power_of_two(min(T, 32 if single else 64))
-    chunks = -(-T // chunk)
-    # A program that scans backwards holds a K × V tile in float32: a quarter of a processor's registers at most.
-    tile_v = min(V, max(16, min(128, (1 << 14) // K)))
-    large = K * tile_v >= 1 << 13
-    wanted = PROCESSORS if large else 2 * PROCESSORS
-    segments = max(1, min(wanted // (batch * heads), chunks // 8))
-    chunks_a_segment = -(-chunks // segments)
-    segments = -(-chunks // chunks_a_segment)
-    stages = 1 if single else 2
-    return Plan(
-        chunk,
-        segments,
-        chunks_a_segment,
-        output=Launch(K, min(V, 64), 4, stages),
-        states=Launch(min(K, 64), min(V, 64), 4, stages),
-        gradient=Launch(K, tile_v, 8 if large else 4, 1),
-    )

@@ -1,0 +1,189 @@
+"""The scan that gated linear attention is made of, as one Triton kernel; docs/kernels.md has its equations.
+
+The gradients are the same scan over other operands, S being the state and D its gradient:
+
+    y  = scan(q, k, v)               with state S      dq = scan(dy, v, k)               with state Sᵀ
+    dv = scan(k, q, dy), backwards,  with state D      dk = scan(v, dy, q), backwards,   with state Dᵀ
+
+Rows of a chunk that lie past T are read as zeros, which change neither state nor output.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def scan(  # noqa: PLR0915
+    q,  # B T Hq K: what reads the state
+    k,  # B T Hk K: where it is written
+    v,  # B T Hv V: what is written
+    g,  # B T H, logarithms
+    y,  # B T H V
+    start,  # B·H segments K V: the state that each segment meets
+    final,  # B·H K V: the last state; without y B·H segments K V, each segment's own
+    kept,  # B·H segments: logarithm of what a segment leaves of the state that it meets
+    states,  # B·H chunks K V: the state after each chunk; backwards, of the scan that it is multiplied with
+    owed,  # blocks B·H chunks: Σ states · state, the part of each block of V
+    probe,  # B T Hp V
+    aligned,  # blocks B T H: y · probe
+    q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, g_b, g_t, g_h, y_b, y_t, y_h, p_b, p_t, p_h,  # strides
+    s_k, s_v,  # strides of K and V in `start` and `final`
+    B, T, H,
+    q_heads, k_heads, v_heads, p_heads,  # heads of the state that share one of q, k, v, probe
+    segments, chunks_a_segment, scale,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
+    BACKWARDS: tl.constexpr,
+    DECAYS: tl.constexpr,
+    STARTS: tl.constexpr,  # from `start`, not from zero
+    OUTPUT: tl.constexpr,  # write y; needs BK ≥ K
+    STATES: tl.constexpr,  # write `states`; backwards, read them and write `owed`
+    ALIGN: tl.constexpr,  # write `aligned`
+    ENDS: tl.constexpr,  # write `final`
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One program: a K × V tile of one head's state through one segment."""
+    program = tl.program_id(0)
+    blocks_v: tl.constexpr = (V + BV - 1) // BV
+    blocks_k: tl.constexpr = (K + BK - 1) // BK
+    block_v = program % blocks_v
+    block_k = program // blocks_v % blocks_k
+    program = program // (blocks_v * blocks_k)
+    segment = program % segments
+    head = (program // segments).to(tl.int64)  # of the batch
+    b, h = head // H, head % H
+    chunks = tl.cdiv(T, C)
+    first = segment * chunks_a_segment
+    last = min(first + chunks_a_segment, chunks)
+
+    row = tl.arange(0, C).to(tl.int64)
+    column_k = block_k * BK + tl.arange(0, BK)
+    column_v = block_v * BV + tl.arange(0, BV)
+    in_k, in_v = column_k < K, column_v < V
+    tile = column_k[:, None] * V + column_v[None, :]
+    turned = column_k[:, None] * s_k + column_v[None, :] * s_v
+    in_tile = in_k[:, None] & in_v[None, :]
+    k += b * k_b + h // k_heads * k_h + column_k[None, :]
+    v += b * v_b + h // v_heads * v_h + column_v[None, :]
+    if OUTPUT:
+        q += b * q_b + h // q_heads * q_h + column_k[None, :]
+        y += b * y_b + h * y_h + column_v[None, :]
+    if ALIGN:
+        probe += b * p_b + h // p_heads * p_h + column_v[None, :]
+        aligned += (block_v * B + b) * T * H + h
+    if DECAYS:
+        g += b * g_b + h * g_h
+    if BACKWARDS:
+        reads = row[:, None] <= row[None, :]
+    else:
+        reads = row[:, None] >= row[None, :]
+
+    # The scale multiplies what is read. Backwards the state is met, and left, with the scale in it.
+    S = tl.zeros([BK, BV], tl.float32)
+    if STARTS:
+        S = tl.load(start + (head * segments + segment) * K * V + turned, mask=in_tile, other=0.0).to(tl.float32)
+        if BACKWARDS:
+            S /= scale
+    left = 0.0
+    for i in range(first, last):
+        n = first + last - 1 - i if BACKWARDS else i
+        t = n * C + row
+        live = t < T
+        rows_k, rows_v = live[:, None] & in_k[None, :], live[:, None] & in_v[None, :]
+        keys = tl.load(k + t[:, None] * k_t, mask=rows_k, other=0.0)
+        values = tl.load(v + t[:, None] * v_t, mask=rows_v, other=0.0)
+        if STATES and BACKWARDS:
+            met = tl.load(states + (head * chunks + n) * K * V + tile, mask=in_tile, other=0.0)
+            tl.store(owed + (block_v * B * H + head) * chunks + n, tl.sum(tl.sum(S * met, 1), 0) * scale)
+        if DECAYS:
+            decay = tl.load(g + t * g_t, mask=live, other=0.0).to(tl.float32)
+            G = tl.cumsum(decay, 0)
+            total = tl.sum(decay, 0)
+            if BACKWARDS:
+                G = total - G
+        if OUTPUT:
+            queries = tl.load(q + t[:, None] * q_t, mask=rows_k, other=0.0)
+            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+            out = tl.dot(queries, S.to(queries.dtype), input_precision=PRECISION)
+            if DECAYS:
+                scores *= tl.exp(tl.where(reads, G[:, None] - G[None, :], -float("inf")))
+                out *= tl.exp(G)[:, None]
+            else:
+                scores = tl.where(reads, scores, 0.0)
+            out = tl.dot(scores.to(values.dtype), values, out, input_precision=PRECISION) * scale
+            tl.store(y + t[:, None] * y_t, out.to(y.dtype.element_ty), mask=rows_v)
+            if ALIGN:
+                other = tl.load(probe + t[:, None] * p_t, mask=rows_v, other=0.0)
+                tl.store(aligned + t * H, tl.sum(out * other, 1), mask=live)
+        if DECAYS:
+            values = (values * tl.exp(total - G)[:, None]).to(keys.dtype)
+            S *= tl.exp(total)
+            left += total
+        S = tl.dot(tl.trans(keys), values, S, input_precision=PRECISION)
+        if STATES and not BACKWARDS:
+            tl.store(states + (head * chunks + n) * K * V + tile, S.to(states.dtype.element_ty), mask=in_tile)
+    if ENDS:
+        if BACKWARDS:
+            S *= scale
+        if OUTPUT:
+            if (first == 0) if BACKWARDS else (last == chunks):
+                tl.store(final + head * K * V + turned, S, mask=in_tile)
+        else:
+            end = head * segments + segment
+            tl.store(final + end * K * V + turned, S, mask=in_tile)
+            tl.store(kept + end, left)
+
+
+@triton.jit
+def join_segments(
+    ends,  # B·H segments size: what each segment adds to the state; on return, the state that it meets
+    kept,  # B·H segments: logarithm of what each leaves of the state that it meets
+    initial,  # B·H size
+    segments,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, INITIAL: tl.constexpr, BACKWARDS: tl.constexpr,
+):  # fmt: skip
+    """The scan over segments, in place, first to last or last to first."""
+    blocks: tl.constexpr = (SIZE + BLOCK - 1) // BLOCK
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    element = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    inside = element < SIZE
+    state = tl.zeros([BLOCK], tl.float32)
+    if INITIAL:
+        state = tl.load(initial + head * SIZE + element, mask=inside, other=0.0).to(tl.float32)
+    for i in range(segments):
+        segment = segments - 1 - i if BACKWARDS else i
+        here = head * segments + segment
+        added = tl.load(ends + here * SIZE + element, mask=inside, other=0.0)
+        tl.store(ends + here * SIZE + element, state, mask=inside)
+        state = state * tl.exp(tl.load(kept + here)) + added
+
+
+@triton.jit
+def decay_gradient(
+    q_dq,  # blocks B T H: q · dq
+    k_dk,  # blocks B T H: k · dk
+    owed,  # blocks B·H chunks: state after each chunk · its gradient
+    dg,  # B T H
+    B, T, H, blocks,
+    C: tl.constexpr,
+):  # fmt: skip
+    """dg_r = Σ_{t ≥ r in its chunk} (q · dq − k · dk)_t + owed.
+
+    g_r moves what tokens from r on read, and not what they write; what lies past the chunk it moves through the
+    state. A sum over the whole sequence would be the same, but would gather the rounding errors of all of it.
+    """
+    chunks = tl.cdiv(T, C)
+    head = (tl.program_id(0) // chunks).to(tl.int64)
+    n = tl.program_id(0) % chunks
+    t = n * C + tl.arange(0, C).to(tl.int64)
+    live = t < T
+    total = tl.zeros([C], tl.float32)
+    after = 0.0
+    for block in range(blocks):
+        at = (block * B + head // H) * T * H + t * H + head % H
+        total += tl.load(q_dq + at, mask=live, other=0.0) - tl.load(k_dk + at, mask=live, other=0.0)
+        after += tl.load(owed + (block * B * H + head) * chunks + n)
+    sums = tl.sum(total, 0) - tl.cumsum(total, 0) + total + after
+    at = (head // H * T + t) * H + head % H
+    tl.store(dg + at, sums.to(dg.dtype.element_ty), mask=live)
