@@ -25,20 +25,19 @@ _QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibi
 LIVE, IDLE = 1.0, 5.0  # seconds between two looks at the store, while something runs and while nothing does
 
 _MOUNT = """// events: {events}
-import("{module}").then((m) => m.mount({{
-  host: element.firstElementChild, props, watch,
-  send: (event, value) => {{ props.value = value; trigger(event); }},
-}}));"""
+import("{base}/widget.js").then((widget) => widget.mount("{module}", {{ element, props, trigger, watch }}));"""
 
 
 def widget(module: str, events: Sequence[str] = (), *, value: Any = None, **props: Any) -> gr.HTML:
-    """A widget drawn by `static/<module>.js`; `events` are listened to as attributes (`widget.edit(...)`)."""
+    """A widget drawn by `static/<module>.js`; `events` are listened to as attributes (`widget.revise(...)`).
+    Gradio's own names are not for them: it sends `change` by itself whenever a value is set.
+    """
     names = " ".join(f'"{event}"' for event in events)
     props.setdefault("reply", None)
     return gr.HTML(
         value,
         html_template=f'<div class="cl-widget" data-widget="{module}"></div>',
-        js_on_load=_MOUNT.format(events=names, module=f"{assets.base()}/{module}.js"),
+        js_on_load=_MOUNT.format(events=names, base=assets.base(), module=module),
         apply_default_css=False,
         **props,
     )
@@ -47,14 +46,14 @@ def widget(module: str, events: Sequence[str] = (), *, value: Any = None, **prop
 def plot(
     title: str, *, controls: Sequence[dict[str, Any]] = (), height: int = 320, waiting: str = "", **props: Any
 ) -> gr.HTML:
-    """A Plotly panel. `controls` are choices above it: `{name, label, options, value}`; its event is `change`.
+    """A Plotly panel. `controls` are choices above it: `{name, label, options, value}`; its event is `choose`.
 
     Answer with `gr.update(reply={"figure": {"data": [...], "layout": {...}}})`, and `options` to offer other choices.
     """
     chosen = {control["name"]: control.get("value") for control in controls}
     return widget(
         "plot",
-        ("change",),
+        ("choose",),
         value={"rev": 0, "choices": chosen},
         title=title,
         controls=list(controls),

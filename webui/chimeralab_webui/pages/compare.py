@@ -101,7 +101,7 @@ def build(lab: Lab) -> None:
 
     everything = [table, curve, pareto, profile]
     listen(
-        [table.pick, curve.change, pareto.change, profile.change, timer.tick],
+        [table.pick, curve.choose, pareto.choose, profile.choose, timer.tick],
         refresh,
         everything,
         [*everything, differences, timer],

@@ -27,7 +27,7 @@ def build(lab: Lab) -> None:
             gr.HTML('<h1 class="cl-title">Compose</h1>', apply_default_css=False)
             editor = widget(
                 "stack_editor",
-                ("edit",),
+                ("revise",),
                 palette=[asdict(entry) for entry in lab.palette()],
                 presets=[asdict(preset) for preset in presets],
                 schema=StackSpec.model_json_schema(),
@@ -41,7 +41,7 @@ def build(lab: Lab) -> None:
         with gr.Column(elem_classes=["cl-panel", "cl-area-launch"]):
             launch = widget(
                 "launch_form",
-                ("change", "launch"),
+                ("revise", "launch"),
                 schema=RunSpec.model_json_schema(),
                 tasks=[asdict(task) for task in lab.tasks()],
                 kernels=_tiers(lab),
@@ -79,8 +79,8 @@ def build(lab: Lab) -> None:
         shown = gr.update(value=value, reply=answer)
         return shown, gr.update(value=form) if form else gr.skip(), *price(value, form or {}, None)
 
-    listen(editor.edit, reply, editor, editor)
-    listen([editor.edit, launch.change], price, [editor, launch, pinned], [costs, curve])
+    listen(editor.revise, reply, editor, editor)
+    listen([editor.revise, launch.revise], price, [editor, launch, pinned], [costs, curve])
     listen(costs.pin, pin, [editor, launch, pinned], [pinned, costs, curve])
     listen(costs.unpin, unpin, [editor, launch], [pinned, costs, curve])
     listen(launch.launch, submit, [launch, editor], launch)
@@ -97,23 +97,9 @@ def _tiers(lab: Lab) -> dict[str, list[str]]:
 
 
 def _priced(lab: Lab, stack: StackSpec, form: Any, pin: StackSpec | None) -> tuple[Any, Any]:
-    """Replies of the cost panel and its curve. Where the run could not be launched as asked, says why."""
-    warning = ""
-    try:
-        spec = LaunchForm.model_validate(form or {}).specs(stack)[0]
-        report = lab.preview(spec)
-    except (LabError, ValidationError) as error:
-        found = complaint(error)
-        warning = f"{found['place']}: {found['reason']}" if found["place"] else found["reason"]
-        report = lab.cost(stack)
-    other = None
-    if pin is not None:
-        other = lab.cost(
-            pin,
-            batch_size=report.batch_size,
-            sequence_length=report.sequence_length,
-            vocab_size=report.params["embedding"] // stack.d_model,
-        )
+    """Replies of the cost panel and its curve."""
+    report, warning = _report(lab, stack, form)
+    other = _report(lab, pin, form)[0] if pin is not None else None
     shown = {
         "report": report.model_dump(mode="json"),
         "pinned": other.model_dump(mode="json") if other else None,
@@ -121,6 +107,15 @@ def _priced(lab: Lab, stack: StackSpec, form: Any, pin: StackSpec | None) -> tup
         "error": warning,
     }
     return gr.update(reply=shown), gr.update(reply={"figure": figures.state_curve(report, other)})
+
+
+def _report(lab: Lab, stack: StackSpec, form: Any) -> tuple[Any, str]:
+    """The cost of training as the form says; where that cannot be launched, of the stack alone, and why."""
+    try:
+        return lab.preview(LaunchForm.model_validate(form or {}).specs(stack)[0]), ""
+    except (LabError, ValidationError) as error:
+        found = complaint(error)
+        return lab.cost(stack), f"{found['place']}: {found['reason']}" if found["place"] else found["reason"]
 
 
 def _opened(lab: Lab, query: dict[str, str], presets: list) -> tuple[dict, dict, dict | None]:

@@ -82,7 +82,7 @@ def build(lab: Lab) -> None:
         return gr.update(reply={"rev": shown.rev, **said})
 
     everything = [head, curve, profile, details]
-    listen([head.ask, curve.change, profile.change, timer.tick], refresh, everything, [*everything, timer])
+    listen([head.ask, curve.choose, profile.choose, timer.tick], refresh, everything, [*everything, timer])
     listen(head.act, act, head, head)
 
 

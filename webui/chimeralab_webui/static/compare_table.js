@@ -10,7 +10,7 @@ const SHOW = {
 };
 
 class CompareTable {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply }) {
     Object.assign(this, { props, send });
     const ids = (new URLSearchParams(location.search).get('runs') || '').split(',').map(Number).filter((id) => Number.isInteger(id) && id > 0);
     this.value = { rev: 0, runs: ids.slice(0, 50), context: null };
@@ -24,7 +24,7 @@ class CompareTable {
     host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Compare'), el('div', { class: 'cl-select-bar' }, this.adder, this.csv, this.json)),
       this.message, this.table.node, this.at));
-    watch('reply', () => this.take());
+    onReply((reply) => this.take(reply));
     this.ask();
   }
 
@@ -54,9 +54,8 @@ class CompareTable {
     this.send('pick', { ...this.value });
   }
 
-  take() {
-    const { reply } = this.props;
-    if (!reply || reply.rev < this.value.rev) return;
+  take(reply) {
+    if (reply.rev < this.value.rev) return;
     this.message.textContent = reply.error;
     this.message.hidden = !reply.error;
     this.table.draw(reply.rows);

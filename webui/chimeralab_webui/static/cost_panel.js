@@ -10,7 +10,7 @@ const PARTS = {
 };
 
 class CostPanel {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply }) {
     Object.assign(this, { props, send });
     this.asked = { rev: 0, context: null, device: null, ...(props.value || {}) };
     this.pinned = el('div', { class: 'cl-pinned', hidden: true });
@@ -19,13 +19,11 @@ class CostPanel {
     this.note = el('p', { class: 'cl-hint' });
     host.replaceChildren(el('section', { class: 'cl-costs' },
       el('div', { class: 'cl-panel-head' }, el('h2', {}, 'Cost'), this.pin), this.pinned, this.cards, this.note));
-    watch('reply', () => this.draw());
-    this.draw();
+    onReply((reply) => { this.reply = reply; this.draw(); });
   }
 
   draw() {
-    const { reply } = this.props;
-    if (!reply) return;
+    const { reply } = this;
     const { report, pinned } = reply;
     this.note.classList.toggle('bad', !!reply.error);
     if (!report) {
@@ -58,7 +56,8 @@ class CostPanel {
       card('flops', 'Compute per token', both((r) => r.train_flops), format.flops, { wide: true, unit: 'to train', lines: [
         ['Prefill', both((r) => r.prefill_flops)], ['Decode', both((r) => r.decode_flops)]] }),
       card('memory', 'Training memory', both((r) => r.training_bytes), format.bytes, { wide: true, parts: report.memory }));
-    this.note.textContent = `For batches of ${report.batch_size} × ${report.sequence_length} tokens. State is counted in bfloat16; training in float32 with AdamW.`;
+    const batches = report.batch_size ? `For batches of ${report.batch_size} × ${report.sequence_length} tokens.` : 'Activations are not counted: the batch size is unknown.';
+    this.note.textContent = reply.error || `${batches} State in bfloat16, one sequence.`;
   }
 }
 

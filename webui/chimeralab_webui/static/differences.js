@@ -2,11 +2,10 @@
 
 import { el } from './dom.js';
 
-export function mount({ host, props, watch }) {
+export function mount({ host, onReply }) {
   let drawn = '';
-  const draw = () => {
-    const { reply } = props;
-    if (!reply || JSON.stringify(reply) === drawn) return;
+  onReply((reply) => {
+    if (JSON.stringify(reply) === drawn) return;
     drawn = JSON.stringify(reply);
     const { names, fields } = reply;
     const body = fields.length
@@ -15,9 +14,7 @@ export function mount({ host, props, watch }) {
         el('tbody', {}, fields.map(({ field, values }) => el('tr', {}, el('td', { class: 'cl-mono' }, field), values.map((value) => el('td', {}, show(value))))))))
       : el('div', { class: 'cl-empty' }, names.length < 2 ? 'Two runs or more can differ' : 'The specs differ in nothing but their layers and names');
     host.replaceChildren(el('div', { class: 'cl-runs' }, el('h2', {}, 'What differs'), body));
-  };
-  watch('reply', draw);
-  draw();
+  });
 }
 
 const show = (value) => (value == null ? '–' : typeof value === 'string' ? value : JSON.stringify(value));

@@ -1,6 +1,6 @@
 import { el, iconButton } from './dom.js';
 
-export function mount({ host, props, watch, send }) {
+export function mount({ host, props, send, onReply }) {
   const here = props.current;
   const links = props.pages.map((page) =>
     el('a', { href: page.href, class: 'cl-nav-link', 'aria-current': page.path === here ? 'page' : null }, page.name));
@@ -15,15 +15,11 @@ export function mount({ host, props, watch, send }) {
         el('span', { class: 'cl-mark', 'aria-hidden': 'true' }, el('i'), el('i'), el('i')), el('span', {}, 'Chimera Lab')),
       el('nav', { class: 'cl-nav', 'aria-label': 'Pages' }, links),
       el('div', { class: 'cl-header-end' }, cluster, toggle)));
-  const show = () => {
-    const { reply } = props;
-    if (!reply) return;
+  onReply((reply) => {
     cluster.hidden = false;
     cluster.textContent = reply.text;
     cluster.title = reply.title;
     cluster.classList.toggle('bad', !!reply.bad);
-  };
-  watch('reply', show);
-  show();
+  });
   send('ask', { rev: 1 });
 }

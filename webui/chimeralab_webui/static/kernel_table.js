@@ -1,7 +1,7 @@
 import { DataTable } from './data_table.js';
 import { el } from './dom.js';
 
-export function mount({ host, props, watch, send }) {
+export function mount({ host, send, onReply }) {
   const table = new DataTable([
     { key: 'op', title: 'Op', class: 'name', shows: (k) => [k.op, k.first], cell: (k) => (k.first ? el('code', {}, k.op) : '') },
     { key: 'tier', title: 'Kernel', cell: (k) => k.tier },
@@ -11,17 +11,14 @@ export function mount({ host, props, watch, send }) {
   ], { key: (k) => `${k.op} ${k.tier}`, empty: 'Trying each kernel with a small call …' });
   host.replaceChildren(el('div', { class: 'cl-runs' }, el('h1', {}, 'Kernels'),
     el('p', { class: 'cl-hint' }, 'Implementations of each op, best first. The first that can serve is taken; a run can pin another.'), table.node));
-  const draw = () => {
-    if (!props.reply) return;
+  onReply((reply) => {
     const seen = new Set(), served = new Set();
-    table.draw(props.reply.kernels.map((kernel) => {
+    table.draw(reply.kernels.map((kernel) => {
       const first = !seen.has(kernel.op), taken = !kernel.reason && !served.has(kernel.op);
       seen.add(kernel.op);
       if (taken) served.add(kernel.op);
       return { ...kernel, first, taken };
     }));
-  };
-  watch('reply', draw);
-  draw();
+  });
   send('ask', { rev: 1 });
 }

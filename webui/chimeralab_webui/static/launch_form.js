@@ -5,18 +5,18 @@ import { button, debounce, el, select } from './dom.js';
 import { resolve, SchemaForm } from './schema_form.js';
 
 class LaunchForm {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply, onValue }) {
     Object.assign(this, { host, props, send, rev: 0 });
-    this.changed = debounce(200, () => this.post('change'));
+    this.changed = debounce(200, () => this.post('revise'));
     this.root = el('div', { class: 'cl-launch' });
     host.replaceChildren(this.root);
-    watch('reply', () => this.answer(props.reply));
-    watch('value', () => this.load(props.value));
-    this.load(props.value);
+    this.load({});
+    onValue((value) => this.load(value));
+    onReply((reply) => this.answer(reply));
   }
 
   load(value) {
-    this.value = { name: '', task: { name: this.props.tasks[0]?.name, options: {} }, train: {}, seeds: '0', resources: {}, kernels: {}, ...structuredClone(value || {}) };
+    this.value = { name: '', task: { name: this.props.tasks[0]?.name, options: {} }, train: {}, seeds: '0', resources: {}, kernels: {}, ...structuredClone(value) };
     this.draw();
   }
 
@@ -103,7 +103,6 @@ class LaunchForm {
   }
 
   answer(reply) {
-    if (!reply) return;
     this.launchButton.disabled = false;
     this.clear();
     this.message.hidden = false;

@@ -32,7 +32,7 @@ function themed(layout) {
 }
 
 class Plot {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply }) {
     Object.assign(this, { props, send, rev: 0 });
     this.choices = { ...(props.value?.choices || {}) };
     this.area = el('div', { class: 'cl-plot-area', style: `height:${props.height || 320}px` });
@@ -42,10 +42,9 @@ class Plot {
       el('div', { class: 'cl-plot-head' }, el('h3', {}, props.title || ''), this.controls), el('div', { class: 'cl-plot-body' }, this.empty, this.area)));
     this.fields = {};
     for (const control of props.controls || []) this.addControl(control);
-    watch('reply', () => this.draw());
+    onReply(() => this.draw());
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
     this.draw();
-    if (props.asks) this.ask();
   }
 
   addControl(control) {
@@ -75,7 +74,7 @@ class Plot {
 
   ask() {
     this.rev++;
-    this.send('change', { rev: this.rev, choices: { ...this.choices } });
+    this.send('choose', { rev: this.rev, choices: { ...this.choices } });
   }
 
   async draw() {

@@ -1,7 +1,7 @@
 import { DataTable } from './data_table.js';
 import { el } from './dom.js';
 
-export function mount({ host, props, watch, send }) {
+export function mount({ host, send, onReply }) {
   const table = new DataTable([
     { key: 'name', title: 'Plugin', class: 'name', cell: (p) => p.name },
     { key: 'state', title: 'State', cell: (p) => el('span', { class: p.state === 'active' ? 'cl-ok' : p.state === 'broken' ? 'cl-problem' : 'cl-other' }, p.state) },
@@ -12,8 +12,6 @@ export function mount({ host, props, watch, send }) {
   ], { key: (p) => p.name, empty: 'Looking …' });
   host.replaceChildren(el('div', { class: 'cl-runs' }, el('h1', {}, 'Plugins'),
     el('p', { class: 'cl-hint' }, 'Everything that can be swapped is a plugin. A broken one is listed here and harms no other.'), table.node));
-  const draw = () => props.reply && table.draw(props.reply.plugins);
-  watch('reply', draw);
-  draw();
+  onReply((reply) => table.draw(reply.plugins));
   send('ask', { rev: 1 });
 }

@@ -6,15 +6,14 @@ import * as format from './format.js';
 const TABS = [['stack', 'Stack'], ['samples', 'Samples'], ['history', 'History'], ['log', 'Log'], ['spec', 'Spec'], ['environment', 'Environment'], ['checkpoints', 'Checkpoints']];
 
 class RunDetails {
-  constructor({ host, props, watch }) {
-    Object.assign(this, { props, events: new Map(), shown: {}, tab: location.hash.slice(1) });
+  constructor({ host, props, send, onReply }) {
+    Object.assign(this, { props, send, events: new Map(), shown: {}, tab: location.hash.slice(1) });
     if (!TABS.some(([name]) => name === this.tab)) this.tab = 'stack';
     this.areas = Object.fromEntries(TABS.map(([name]) => [name, el('div', { role: 'tabpanel', id: `tab-${name}` })]));
     this.tabs = Object.fromEntries(TABS.map(([name, title]) => [name, el('button', { type: 'button', role: 'tab', class: 'cl-tab', 'aria-controls': `tab-${name}`, onclick: () => this.open(name) }, title)]));
     host.replaceChildren(el('div', { class: 'cl-details' }, el('div', { class: 'cl-tabs', role: 'tablist' }, Object.values(this.tabs)), Object.values(this.areas)));
     this.open(this.tab);
-    watch('reply', () => this.take());
-    this.take();
+    onReply((reply) => this.take(reply));
   }
 
   open(name) {
@@ -26,11 +25,9 @@ class RunDetails {
     if (location.hash.slice(1) !== name && (location.hash || name !== 'stack')) history.replaceState(null, '', `${location.pathname}${location.search}#${name}`);
   }
 
-  take() {
-    const { reply } = this.props;
-    if (!reply) return;
+  take(reply) {
     for (const event of reply.events) this.events.set(event.id, event);
-    if (reply.events.length) this.props.value = { after: Math.max(...this.events.keys()) };
+    if (reply.events.length) this.send(null, { after: Math.max(...this.events.keys()) });
     const events = [...this.events.values()];
     this.once('stack', reply.layers, () => this.stack(reply.layers));
     this.once('spec', reply.spec, () => this.spec(reply.spec));

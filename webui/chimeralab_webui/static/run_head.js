@@ -7,7 +7,7 @@ import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 const ACTIVE = ['queued', 'starting', 'running'];
 
 class RunHead {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply }) {
     Object.assign(this, { host, props, send });
     const id = Number(new URLSearchParams(location.search).get('id'));
     this.value = { rev: 0, id: Number.isInteger(id) && id > 0 ? id : null, after: 0, act: null };
@@ -24,10 +24,11 @@ class RunHead {
       compare: button('Compare', () => { location.href = `/ui/compare?runs=${this.run.id}`; }),
       fork: button('Open in Compose', () => { location.href = `/ui/?fork=${this.run.id}`; }, { class: 'cl-button primary', data: { action: 'fork' } }),
     };
+    this.known(false);
     host.replaceChildren(el('div', { class: 'cl-run-head' },
       el('div', { class: 'cl-row' }, el('div', { class: 'cl-run-title' }, this.title, this.badge), el('div', { class: 'cl-select-bar' }, Object.values(this.buttons))),
       this.under, this.message, this.progress, this.figures));
-    watch('reply', () => this.draw());
+    onReply((reply) => this.draw(reply));
     this.value.rev++;
     send('ask', { ...this.value });
   }
@@ -37,18 +38,22 @@ class RunHead {
     this.send('act', { ...this.value, act: { action, ids: [this.run.id] } });
   }
 
-  draw() {
-    const { reply } = this.props;
-    if (!reply || reply.rev < this.value.rev) return;
+  // Until a run is known there is nothing to show or to do.
+  known(known) {
+    for (const part of [...Object.values(this.buttons), this.progress, this.figures]) part.hidden = !known;
+  }
+
+  draw(reply) {
+    if (reply.rev < this.value.rev) return;
     const wrong = reply.error?.reason;
     if (wrong || reply.message) {
       this.message.textContent = wrong ? [reply.error.place, wrong, reply.error.remedy].filter(Boolean).join('. ') : reply.message;
       this.message.className = `cl-message ${wrong ? 'bad' : 'good'}`;
       this.message.hidden = false;
     }
-    for (const each of Object.values(this.buttons)) each.hidden = !reply.run && !this.run;
     if (!reply.run) return;
     const run = this.run = reply.run;
+    this.known(true);
     this.value.id = run.id;
     document.title = `${run.name} · Chimera Lab`;
     this.title.textContent = run.name;

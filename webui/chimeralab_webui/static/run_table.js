@@ -8,7 +8,7 @@ import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 const STATUSES = [['', 'All runs'], ['active', 'Active'], ['queued', 'Queued'], ['running', 'Running'], ['completed', 'Completed'], ['failed', 'Failed'], ['cancelled', 'Cancelled']];
 
 class RunTable {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply }) {
     Object.assign(this, { props, send, chosen: new Set(), rows: [], total: 0 });
     const address = new URLSearchParams(location.search);
     this.wanted = {
@@ -16,7 +16,7 @@ class RunTable {
       order_by: address.get('order_by') || '-created', page: Math.max(0, (+address.get('page') || 1) - 1), per_page: 25, act: null,
     };
     this.build(host);
-    watch('reply', () => this.take(props.reply));
+    onReply((reply) => this.take(reply));
     this.ask();
   }
 
@@ -106,7 +106,7 @@ class RunTable {
   }
 
   take(reply) {
-    if (!reply || reply.rev < this.wanted.rev) return;
+    if (reply.rev < this.wanted.rev) return;
     if (reply.rows) {
       this.rows = reply.rows;
       this.total = reply.total;

@@ -14,7 +14,7 @@ import { Strip } from './strip.js';
 const HISTORY = 200;
 
 class StackEditor {
-  constructor({ host, props, watch, send }) {
+  constructor({ host, props, send, onReply, onValue }) {
     this.props = props;
     this.send = send;
     this.rev = 0;
@@ -26,9 +26,9 @@ class StackEditor {
     this.future = [];
     this.soon = debounce(120, () => this.post({ layers: this.layers }));
     this.build(host);
-    watch('reply', () => this.take(props.reply));
-    watch('value', () => this.load(props.value)); // the server opens another stack: a fork, a page load
-    this.load(props.value);
+    onValue((value) => this.load(value)); // the server opens another stack: a fork, a page load
+    onReply((reply) => this.take(reply));
+    this.draw();
   }
 
   build(host) {
@@ -47,7 +47,6 @@ class StackEditor {
       el('div', { class: 'cl-editor-head' }, this.presets(), this.form.node),
       this.pattern.node, this.palette.node, this.toolbar(), this.rule, this.bar, this.strip.node, this.inspector.node));
     host.addEventListener('keydown', (event) => this.shortcut(event));
-    document.addEventListener('pointerdown', (event) => this.clearOutside(event, host));
   }
 
   presets() {
@@ -142,10 +141,6 @@ class StackEditor {
     this.draw();
   }
 
-  clearOutside(event, host) {
-    if (this.chosen.size && !host.contains(event.target)) { this.chosen = new Set(); this.draw(); }
-  }
-
   setting(key, value) {
     this.record(`setting.${key}`);
     this.settings = { ...this.settings };
@@ -204,11 +199,11 @@ class StackEditor {
   post({ layers = null, text = null }, rewrite = false) {
     this.rewrite = rewrite || layers != null;
     this.rev++;
-    this.send('edit', { rev: this.rev, layers, text, settings: this.settings });
+    this.send('revise', { rev: this.rev, layers, text, settings: this.settings });
   }
 
   take(reply) {
-    if (!reply || reply.rev !== this.rev) return; // a newer edit is on its way
+    if (reply.rev !== this.rev) return; // a newer edit is on its way
     this.error = reply.error;
     if (reply.layers && !same(reply.layers, this.layers)) {
       if (!this.rewrite && this.layers.length) this.record('text');
@@ -221,7 +216,6 @@ class StackEditor {
   }
 
   load(value) {
-    if (!value) return;
     this.rev = value.rev || 0;
     this.layers = value.layers || [];
     this.settings = value.settings || {};
@@ -248,6 +242,5 @@ class StackEditor {
 }
 
 export function mount(widget) {
-  widget.host.dataset.ready = '1';
   return new StackEditor(widget);
 }

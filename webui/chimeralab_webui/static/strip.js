@@ -59,7 +59,10 @@ export class Strip {
 
   click(event) {
     const index = this.at(event);
-    if (index == null) return;
+    if (index == null) {
+      if (event.target === this.node) this.on.choose(null);
+      return;
+    }
     this.on.choose(index, event.shiftKey ? 'range' : event.ctrlKey || event.metaKey ? 'toggle' : 'one');
     this.focus(index);
   }

@@ -1,0 +1,121 @@
+"""Runs, Run and Compare on a store that no cluster works on; and that names are data on every page."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from chimeralab import Lab
+from small_runs import small_spec
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"> {{7*7}} ${8*8} '; DROP"
+
+
+def test_selected_run_is_cancelled_and_retried(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="To cancel"))
+    page.goto(f"{quiet_dashboard}/ui/runs?text=To cancel")
+    row = page.locator(f'#runs tr[data-id="{run}"]')
+    expect(row.locator(".cl-status")).to_have_text("queued")
+    page.get_by_label(f"Select run {run}", exact=True).check()
+    page.locator("[data-action=cancel]").click()
+    expect(row.locator(".cl-status")).to_have_text("cancelled")
+    page.locator("[data-action=retry]").click()
+    expect(row.locator(".cl-status")).to_have_text("queued")
+
+
+def test_action_that_cannot_be_done_says_why(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="Not to retry"))
+    page.goto(f"{quiet_dashboard}/ui/runs?text=Not to retry")
+    page.get_by_label(f"Select run {run}", exact=True).check()
+    page.locator("[data-action=retry]").click()
+    expect(page.locator("#runs .cl-message")).to_contain_text("Only a failed or cancelled run can be tried again")
+
+
+def test_archived_run_leaves_the_list_and_comes_back(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="To archive"))
+    page.goto(f"{quiet_dashboard}/ui/runs?text=To archive")
+    page.get_by_label(f"Select run {run}", exact=True).check()
+    page.locator("[data-action=archive]").click()
+    expect(page.locator("#runs tbody tr")).to_have_count(0)
+    page.get_by_label("Archive", exact=True).select_option("true")
+    expect(page.locator(f'#runs tr[data-id="{run}"]')).to_be_visible()
+
+
+def test_list_is_paged_and_sorted_by_the_server(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    for number in range(27):
+        quiet_lab.submit(small_spec(quiet_lab, name=f"Many {number:02d}"))
+    page.goto(f"{quiet_dashboard}/ui/runs?text=Many")
+    rows = page.locator("#runs tbody tr")
+    expect(rows).to_have_count(25)
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(rows.first.locator(".name a")).to_have_text("Many 00")
+    page.get_by_role("button", name="Next").click()
+    expect(rows).to_have_count(2)
+    expect(rows.last.locator(".name a")).to_have_text("Many 26")
+
+
+def test_new_run_appears_without_reloading(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    page.goto(f"{quiet_dashboard}/ui/runs?text=Appears")
+    expect(page.locator("#runs .cl-empty")).to_be_visible()
+    quiet_lab.submit(small_spec(quiet_lab, name="Appears"))
+    expect(page.locator("#runs tbody tr")).to_have_count(1, timeout=10_000)
+
+
+def test_names_are_text_on_every_page(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name=HOSTILE, tags=(HOSTILE[:40],)))
+    for path in ("runs", f"run?id={run}", f"compare?runs={run}"):
+        page.goto(f"{quiet_dashboard}/ui/{path}")
+        expect(page.get_by_text(HOSTILE).first).to_be_visible()
+        assert page.locator("img[src=x]").count() == 0
+        assert page.title() != "owned"
+
+
+def test_run_is_forked_into_compose(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, "gla x2, attention[heads=2]", name="To fork", seed=7))
+    page.goto(f"{quiet_dashboard}/ui/run?id={run}")
+    page.locator("[data-action=fork]").click()
+    expect(page.locator("#pattern-text")).to_have_value("gla x2, attention[heads=2]")
+    expect(page.locator('[data-place="stack.d_model"] input')).to_have_value("32")
+    expect(page.locator('#launch [data-place="seed"] input')).to_have_value("7")
+    expect(page.locator('#launch [data-place="train.steps"] input')).to_have_value("60")
+
+
+def test_launch_error_stands_beside_its_field_and_queues_nothing(
+    page: Page, quiet_dashboard: str, quiet_lab: Lab
+) -> None:
+    before = quiet_lab.runs().total
+    page.goto(f"{quiet_dashboard}/ui/?pattern=attention&d_model=32")
+    field = page.locator('#launch [data-place="train.steps"]')
+    field.locator("input").fill("0")
+    page.locator("[data-action=launch]").click()
+    expect(field.locator(".cl-field-error")).to_contain_text("greater than or equal to 1")
+    seeds = page.locator('#launch [data-place="seed"]')
+    field.locator("input").fill("5")
+    seeds.locator("input").fill("1, two")
+    page.locator("[data-action=launch]").click()
+    expect(seeds.locator(".cl-field-error")).to_contain_text("cannot read 'two'")
+    assert quiet_lab.runs().total == before
+
+
+def test_missing_run_is_said_plainly(page: Page, quiet_dashboard: str) -> None:
+    page.goto(f"{quiet_dashboard}/ui/run?id=987654")
+    expect(page.locator("#run-head .cl-message")).to_contain_text("there is no such run")
+
+
+def test_chosen_theme_is_kept(page: Page, quiet_dashboard: str) -> None:
+    page.emulate_media(color_scheme="light")
+    page.goto(f"{quiet_dashboard}/ui/plugins")
+    page.get_by_label("Light or dark").click()
+    expect(page.locator("body")).to_have_class("dark")
+    page.goto(f"{quiet_dashboard}/ui/kernels")
+    expect(page.locator("body")).to_have_class("dark")
+
+
+@pytest.mark.parametrize("path", ["runs", "run", "compare", "kernels", "plugins"])
+def test_page_fits_a_phone(page: Page, quiet_dashboard: str, path: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{quiet_dashboard}/ui/{path}")
+    expect(page.locator(".cl-panel").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
