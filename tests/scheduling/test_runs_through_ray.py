@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -115,3 +119,23 @@ def test_more_than_the_cluster_has_is_refused_before_anything_is_queued(lab: Lab
     with pytest.raises(ResourceError, match="training would take about"):
         lab.submit(small_spec(lab, train={"batch_size": 10_000_000}))
     assert lab.runs().total == before
+
+
+def test_another_process_uses_the_cluster_by_its_address(lab: Lab) -> None:
+    program = [sys.executable, "-c", "from chimeralab.cli import main; main()"]
+    where = ["--home", str(lab.home.path), "--store", lab.store.url, "--cluster", lab.cluster_connection.address]
+    small = ["-d", "32", "--steps", "4", "-b", "2", "--set", "task.options.sequence_length=32"]
+    small += ["--set", "profile.contexts=[8]", "--set", "train.sample_tokens=0", "--json"]
+    done = subprocess.run([*program, "run", "attention", *small, *where], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert lab.run(json.loads(done.stdout)["id"]).status == "completed"
+
+
+def test_a_cluster_that_serves_one_lab_refuses_another(lab: Lab, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from chimeralab.cli import main; main()"]
+    where = ["--home", str(tmp_path), "--cluster", lab.cluster_connection.address]
+    done = subprocess.run([*program, "run", "attention", *where], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "the cluster already serves another lab" in done.stderr.replace("\n", " ")
+    with Lab.open(tmp_path) as other:
+        assert other.runs().total == 0
