@@ -12,11 +12,6 @@ from chimeralab.cli.output import out
 author = typer.Typer(help="Write a plugin of your own.", no_args_is_help=True)
 
 
-@author.callback()
-def _group() -> None:
-    """Keeps `new` a subcommand while it is the only one."""
-
-
 @author.command()
 def new(
     name: Annotated[str, typer.Argument(help="The package's name, as in my-mixer.")],
@@ -35,3 +30,11 @@ def new(
         if path.is_file():
             out.print(f"  {path.relative_to(target)}", markup=False)
     out.print(f'\nnext: cd {target} && pip install -e ".[dev]" && pytest && chimeralab plugins', markup=False)
+
+
+@author.command()
+def hooks() -> None:
+    """Print the reference of all hooks, as Markdown."""
+    from chimeralab.authoring.hooks import reference
+
+    typer.echo(reference(), nl=False)
