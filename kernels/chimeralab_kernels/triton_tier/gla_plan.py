@@ -30,9 +30,9 @@ class Tile:
 
 def output_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     """For a scan that reads the state: all of K."""
-    K = power_of_two(key_dim)
-    block_v = 32 if K > 128 else 64  # 64 float32 registers of state a thread
-    return Tile(K, min(power_of_two(value_dim), block_v), 4, 1 if dtype == torch.float32 else 2)
+    K, single = power_of_two(key_dim), dtype == torch.float32
+    block_v = 32 if K > 128 or single else 64  # 64 float32 registers of state a thread
+    return Tile(K, min(power_of_two(value_dim), block_v), 4, 1 if single else 2)
 
 
 def state_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
@@ -51,7 +51,7 @@ class Plan:
 
 
 def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
-    chunk = power_of_two(min(T, 32 if dtype == torch.float32 else 64))
+    chunk = power_of_two(min(T, 16 if dtype == torch.float32 else 64))
     chunks = -(-T // chunk)
     programs = batch * heads * output_tile(key_dim, value_dim, dtype).blocks(key_dim, value_dim)
     segments = max(1, min(PROGRAMS // programs, chunks // 8))

@@ -74,10 +74,7 @@ def scan(  # noqa: PLR0915
         aligned += (block_v * B + b) * T * H + h
     if DECAYS:
         g += b * g_b + h * g_h
-    if BACKWARDS:
-        reads = row[:, None] <= row[None, :]
-    else:
-        reads = row[:, None] >= row[None, :]
+    reads = row[:, None] <= row[None, :] if BACKWARDS else row[:, None] >= row[None, :]
 
     # The scale multiplies what is read. Backwards the state is met, and left, with the scale in it.
     S = tl.zeros([BK, BV], tl.float32)
