@@ -18,6 +18,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"heads": 4, "kv_heads": 1, "head_dim": 24, "rope": False},
         {"heads": 2, "window": 1},
     ],
+    "mamba": [{}, {"d_state": 3, "conv": 2, "dt_rank": 5, "inner_norm": "weighted"}],
     "mamba2": [{"d_state": 16}, {"d_state": 8, "head_dim": 32, "groups": 2, "conv": 2}],
     "gla": [{}, {"heads": 2, "expand_k": 1.0, "expand_v": 2.0}],
     "linear_attention": [

@@ -21,9 +21,8 @@ from chimeralab_kernels.packing import each_sequence
 from chimeralab_kernels.precision import full_precision, wide
 from chimeralab_kernels.torch_tier.linear_scan import library, scan_
 
-CHUNK_STATES = 1 << 20
-MIN = 16
-"""State elements of a chunk: 4 MiB in float32, about what a CPU's cache holds."""
+CHUNK_STATES = 1 << 19
+"""State elements of a chunk: 2 MiB in float32, about what a core's cache holds; larger ones go slower."""
 
 
 def selective_scan(
@@ -47,7 +46,8 @@ def selective_scan(
         state = inputs.new_zeros(len(u), *A.shape) if state is None else state.to(dtype)
         if u.shape[1] == 0:
             return u, state
-        y, last = SelectiveScan.apply(inputs * delta, delta, by_state, B, C, state.mT)
+        with full_precision(u):
+            y, last = SelectiveScan.apply(inputs * delta, delta, by_state, B, C, state.mT)
         if skip is not None:
             y = y + skip.to(dtype) * inputs
         if z is not None:
@@ -61,7 +61,7 @@ def selective_scan(
 
 def _chunk_length(w: Tensor, A: Tensor) -> int:
     T = w.shape[1]
-    return min(T, max(MIN, CHUNK_STATES // (w.shape[0] * A.numel())))
+    return min(T, max(8, CHUNK_STATES // (w.shape[0] * A.numel())))
 
 
 def _forward(

@@ -8,6 +8,7 @@ from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.identity import Identity
 from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
+from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.short_conv import ShortConv
@@ -15,4 +16,16 @@ from chimeralab_plugins.mixers.short_conv import ShortConv
 
 @hookimpl
 def register_mixers() -> list[type[Mixer]]:
-    return [Attention, Mamba2, GLA, LinearAttention, Based, Retention, Lightning, HGRN2, ShortConv, Identity]
+    return [
+        Attention,
+        Mamba,
+        Mamba2,
+        GLA,
+        LinearAttention,
+        Based,
+        Retention,
+        Lightning,
+        HGRN2,
+        ShortConv,
+        Identity,
+    ]
