@@ -36,13 +36,13 @@ def test_compose_launch_watch_and_compare(page: Page, dashboard: str, lab: Lab, 
     composer.page.locator('[data-place="stack.d_model"] input').fill("64")
     expect(composer.card("params")).not_to_have_text(large)
     expect(page.locator("#state-curve .main-svg").first).to_be_visible()
-    hybrid = _launch(composer, "Hybrid", steps=120)
+    hybrid = _launch(composer, "Hybrid")
 
     # The same depth of attention alone; pinned, the hybrid's cost is shown against it.
     composer.select_all()
     composer.chip("attention").click()
     expect(composer.text).to_have_value("attention x6")
-    attention = _launch(composer, "Transformer", steps=60)
+    attention = _launch(composer, "Transformer")
     page.locator("[data-action=pin]").click()
     composer.tool("Undo").click()
     expect(composer.text).to_have_value("(mamba2 x2, attention) x2")
@@ -75,15 +75,15 @@ def test_compose_launch_watch_and_compare(page: Page, dashboard: str, lab: Lab, 
     expect(page.locator("#compare-curves .scatterlayer .trace")).to_have_count(4)
     expect(page.locator("#compare-pareto .scatterlayer .trace").first).to_be_visible()
     expect(page.locator("#compare-profile .scatterlayer .trace")).to_have_count(2)
-    page.screenshot(path=pictures / "compare.png")
+    page.screenshot(path=pictures / "compare.png", full_page=True)
 
 
-def _launch(composer: Composer, name: str, steps: int) -> int:
+def _launch(composer: Composer, name: str) -> int:
     """Fill in the form, launch, and return the id of the run that the link leads to."""
     form = {
         "name": name,
         "task.options.sequence_length": "64",
-        "train.steps": str(steps),
+        "train.steps": "100",
         "train.batch_size": "4",
         "train.lr": "0.003",
     }

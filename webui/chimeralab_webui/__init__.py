@@ -7,13 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chimeralab import Page, hookimpl
+from chimeralab import hookimpl
+
+if TYPE_CHECKING:
+    from chimeralab import Page
+
+PAGES = (
+    ("Compose", "compose", 10),
+    ("Runs", "runs", 20),
+    ("Run", "run", 25),
+    ("Compare", "compare", 30),
+    ("Kernels", "kernels", 80),
+    ("Plugins", "plugins", 90),
+)
 
 
-def _page(name: str, path: str, order: int) -> Page:
-    return Page(name, path, _builder(path), order)
+@hookimpl
+def register_pages() -> Sequence[Page]:
+    from chimeralab import Page
+
+    return [Page(name, path, _builder(path), order) for name, path, order in PAGES]
 
 
 def _builder(module: str) -> Callable[[Any], None]:
@@ -21,15 +36,3 @@ def _builder(module: str) -> Callable[[Any], None]:
         import_module(f"chimeralab_webui.pages.{module}").build(lab)
 
     return build
-
-
-@hookimpl
-def register_pages() -> Sequence[Page]:
-    return [
-        _page("Compose", "compose", 10),
-        _page("Runs", "runs", 20),
-        _page("Run", "run", 25),
-        _page("Compare", "compare", 30),
-        _page("Kernels", "kernels", 80),
-        _page("Plugins", "plugins", 90),
-    ]

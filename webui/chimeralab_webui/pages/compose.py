@@ -56,9 +56,10 @@ def build(lab: Lab) -> None:
 
     def price(draft: Any, form: Any, pin: StackSpec | None) -> tuple[Any, Any]:
         stack, answer = drafts.read(lab, draft)
+        rev = answer["rev"] + (form or {}).get("rev", 0)
         if stack is None:
-            return gr.update(reply={"report": None, "error": answer["error"]["reason"]}), gr.skip()
-        return _priced(lab, stack, form, pin)
+            return gr.update(reply={"rev": rev, "report": None, "error": answer["error"]["reason"]}), gr.skip()
+        return _priced(lab, stack, form, pin, rev)
 
     def pin(draft: Any, form: Any, previous: StackSpec | None) -> tuple[Any, Any, Any]:
         stack = drafts.read(lab, draft)[0] or previous
@@ -96,17 +97,19 @@ def _tiers(lab: Lab) -> dict[str, list[str]]:
     return found
 
 
-def _priced(lab: Lab, stack: StackSpec, form: Any, pin: StackSpec | None) -> tuple[Any, Any]:
+def _priced(lab: Lab, stack: StackSpec, form: Any, pin: StackSpec | None, rev: int) -> tuple[Any, Any]:
     """Replies of the cost panel and its curve."""
     report, warning = _report(lab, stack, form)
     other = _report(lab, pin, form)[0] if pin is not None else None
+    # Two listeners may price at once: the browser keeps the answer to the newest draft and form.
     shown = {
+        "rev": rev,
         "report": report.model_dump(mode="json"),
         "pinned": other.model_dump(mode="json") if other else None,
         "pinned_text": pin.text if pin else "",
         "error": warning,
     }
-    return gr.update(reply=shown), gr.update(reply={"figure": figures.state_curve(report, other)})
+    return gr.update(reply=shown), gr.update(reply={"rev": rev, "figure": figures.state_curve(report, other)})
 
 
 def _report(lab: Lab, stack: StackSpec, form: Any) -> tuple[Any, str]:

@@ -19,7 +19,11 @@ class CostPanel {
     this.note = el('p', { class: 'cl-hint' });
     host.replaceChildren(el('section', { class: 'cl-costs' },
       el('div', { class: 'cl-panel-head' }, el('h2', {}, 'Cost'), this.pin), this.pinned, this.cards, this.note));
-    onReply((reply) => { this.reply = reply; this.draw(); });
+    onReply((reply) => {
+      if (this.reply && reply.rev < this.reply.rev) return; // about an older draft
+      this.reply = reply;
+      this.draw();
+    });
   }
 
   draw() {

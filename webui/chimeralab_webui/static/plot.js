@@ -42,7 +42,12 @@ class Plot {
       el('div', { class: 'cl-plot-head' }, el('h3', {}, props.title || ''), this.controls), el('div', { class: 'cl-plot-body' }, this.empty, this.area)));
     this.fields = {};
     for (const control of props.controls || []) this.addControl(control);
-    onReply(() => this.draw());
+    onReply((reply) => {
+      if (reply.rev < this.newest) return;
+      this.newest = reply.rev;
+      this.reply = reply;
+      this.draw();
+    });
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
     this.draw();
   }
@@ -78,7 +83,7 @@ class Plot {
   }
 
   async draw() {
-    const { reply } = this.props;
+    const { reply } = this;
     if (reply?.choices) for (const [name, value] of Object.entries(reply.choices)) {
       this.choices[name] = value;
       if (this.fields[name]) this.fields[name].value = value;

@@ -1,0 +1,69 @@
+"""Fronts, best values, exports and smoothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from chimeralab.comparison import ComparedRun, Comparison
+from chimeralab_webui import comparing, curves
+
+LOSS, ACCURACY, DECODE = (comparing.BY_KEY[key] for key in ("loss", "accuracy", "decode_ms"))
+
+
+def compared(run: int, **values: object) -> ComparedRun:
+    return ComparedRun(id=run, name=f"run {run}", pattern="attention", task="text", status="completed", **values)
+
+
+def comparison(*runs: ComparedRun) -> Comparison:
+    return Comparison(rows=list(runs), differences={})
+
+
+def test_front_holds_the_points_that_none_beats_in_both() -> None:
+    assert comparing.front([(1, 5), (2, 3), (3, 4), (4, 1)], DECODE, LOSS) == [0, 1, 3]
+
+
+def test_front_turns_with_a_measure_of_which_more_is_better() -> None:
+    assert comparing.front([(1, 5), (2, 3), (3, 6)], DECODE, ACCURACY) == [0, 2]
+
+
+def test_equal_points_are_both_on_the_front() -> None:
+    assert comparing.front([(1, 1), (1, 1)], DECODE, LOSS) == [0, 1]
+
+
+def test_best_is_marked_in_the_right_direction() -> None:
+    rows = comparing.rows(comparison(compared(1, loss=2.0, accuracy=0.4), compared(2, loss=3.0, accuracy=0.5)), None)
+    assert [row["best"] for row in rows] == [["loss"], ["accuracy"]]
+
+
+def test_diverged_run_is_never_the_best() -> None:
+    rows = comparing.rows(comparison(compared(1, loss=math.nan), compared(2, loss=2.0), compared(3, loss=3.0)), None)
+    assert [row["best"] for row in rows] == [[], ["loss"], []]
+
+
+def test_contexts_are_those_that_all_profiled_runs_share() -> None:
+    both = comparison(compared(1, decode_ms={16: 1.0, 32: 2.0}), compared(2, decode_ms={32: 1.0}), compared(3))
+    assert comparing.common_contexts(both) == [32]
+
+
+def test_table_has_a_column_for_each_context() -> None:
+    text = comparing.as_csv(comparison(compared(1, decode_ms={16: 1.5}), compared(2, decode_ms={32: 2.5})))
+    head, first, second = text.splitlines()
+    assert "decode_ms@16,decode_ms@32" in head
+    assert "1.5," in first
+    assert "2.5" in second
+
+
+def test_points_without_both_measures_are_not_drawn() -> None:
+    rows = comparing.rows(comparison(compared(1, loss=2.0), compared(2, loss=3.0, decode_ms={16: 1.0})), 16)
+    assert [trace["name"] for trace in comparing.pareto(rows, "decode_ms", "loss")["data"]] == ["run 2"]
+
+
+def test_smoothing_starts_without_bias_and_passes_over_nan() -> None:
+    assert curves.smoothed([2.0, 2.0, math.nan, 2.0], 0.9)[::3] == pytest.approx([2.0, 2.0])
+
+
+def test_splits_of_one_quantity_are_offered_once() -> None:
+    offered = curves.quantities(["train/loss", "validation/loss", "train/gradient_norm", "validation/accuracy"])
+    assert [option["value"] for option in offered] == ["loss", "accuracy", "gradient_norm"]
