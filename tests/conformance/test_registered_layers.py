@@ -30,6 +30,8 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "retention": [{}, {"heads": 2, "expand_v": 1.0}],
     "lightning": [{"heads": 4}, {"heads": 2, "head_dim": 24}],
     "hgrn2": [{"heads": 2}],
+    "rwkv5": [{"head_dim": 16}],
+    "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -3,9 +3,10 @@
 from chimeralab import FeedForward, hookimpl
 from chimeralab_plugins.feed_forwards.mlp import MLP
 from chimeralab_plugins.feed_forwards.none import NoFeedForward
+from chimeralab_plugins.feed_forwards.rwkv_channel_mix import RWKVChannelMix
 from chimeralab_plugins.feed_forwards.swiglu import SwiGLU
 
 
 @hookimpl
 def register_feed_forwards() -> list[type[FeedForward]]:
-    return [SwiGLU, MLP, NoFeedForward]
+    return [SwiGLU, MLP, RWKVChannelMix, NoFeedForward]

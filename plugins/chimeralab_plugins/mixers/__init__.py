@@ -11,6 +11,8 @@ from chimeralab_plugins.mixers.linear_attention import LinearAttention
 from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.retention import Retention
+from chimeralab_plugins.mixers.rwkv5 import RWKV5
+from chimeralab_plugins.mixers.rwkv6 import RWKV6
 from chimeralab_plugins.mixers.short_conv import ShortConv
 
 
@@ -26,6 +28,8 @@ def register_mixers() -> list[type[Mixer]]:
         Retention,
         Lightning,
         HGRN2,
+        RWKV5,
+        RWKV6,
         ShortConv,
         Identity,
     ]

@@ -1,0 +1,120 @@
+"""RWKV's generations agree with transformers' `Rwkv` and, behind the authors' blocks, flash-linear-attention's core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from fla_reference import fla_reference
+from peers import ALLOWED, carry, require_close, require_same_gradients, rescale
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.rwkv.modeling_rwkv import RwkvFeedForward
+
+from chimeralab.plugins import registry
+
+pytestmark = pytest.mark.parity
+
+B, T, D, K = 2, 70, 32, 8  # more tokens than a chunk
+
+
+def _input(batch: int = B) -> Tensor:  # B T D
+    return torch.randn(batch, T, D, generator=torch.Generator().manual_seed(3))
+
+
+def _projection_of(y: Tensor) -> Tensor:
+    """A scalar whose gradient reaches every output."""
+    return (y * torch.randn(y.shape, generator=torch.Generator().manual_seed(2))).sum()
+
+
+def _steps(layer: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """Outputs token by token, and the last state."""
+    state, outputs = layer.init_state(len(x), x.shape[1]), []
+    with torch.no_grad():
+        for t in range(x.shape[1]):
+            y, state = layer.step(x[:, t], state)
+            outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
+def _transformers_config() -> transformers.RwkvConfig:
+    return transformers.RwkvConfig(hidden_size=D, intermediate_size=4 * D, num_hidden_layers=3)
+
+
+def test_channel_mix_agrees_with_transformers() -> None:
+    theirs = RwkvFeedForward(_transformers_config(), 1)
+    nn.init.zeros_(theirs.time_mix_key), nn.init.zeros_(theirs.time_mix_receptance)
+    rescale(theirs)
+    ours = registry().feed_forwards["rwkv_channel_mix"].build(D)
+    names = {f"{part}.weight": f"{part}.weight" for part in ("key", "receptance", "value")}
+    names |= {"mix_k": "time_mix_key", "mix_r": "time_mix_receptance"}
+    carry(theirs, ours, names)
+    x = _input()
+    expected, (y, state) = theirs(x)[0], ours(x)
+    require_close(y, expected, "output")
+    assert torch.equal(state.last, x[:, -1])
+    require_close(_steps(ours, x)[0], expected, "decoded output")
+    _projection_of(expected).backward()
+    _projection_of(y).backward()
+    require_same_gradients(theirs, ours, names)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    return nn.ZeroPad2d((0, 0, 1, -1))(x)
+
+
+def _rwkv5(mixer: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """r, k, v, gate and log decay of `RWKV_Tmix_x052`."""
+    before = _shifted(x)
+    r, k, v, g = (
+        linear(x * mix + before * (1 - mix))
+        for linear, mix in (
+            (mixer.receptance, mixer.mix_r),
+            (mixer.key, mixer.mix_k),
+            (mixer.value, mixer.mix_v),
+            (mixer.gate, mixer.mix_g),
+        )
+    )
+    return r, k, v, g, -mixer.decay.exp().flatten().expand(B, T, D)
+
+
+def _rwkv6(mixer: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """r, k, v, gate and log decay of `RWKV_Tmix_x060`."""
+    xx = _shifted(x) - x
+    low = torch.tanh((x + xx * mixer.mix_x) @ mixer.mix_in).view(B * T, 5, -1).transpose(0, 1)
+    shares = torch.bmm(low, mixer.mix_out).view(5, B, T, D)
+    x_w, x_k, x_v, x_r, x_g = (x + xx * (mixer.mix[i] + shares[i]) for i in range(5))
+    w = mixer.decay + torch.tanh(x_w @ mixer.decay_in) @ mixer.decay_out
+    return mixer.receptance(x_r), mixer.key(x_k), mixer.value(x_v), mixer.gate(x_g), -w.exp()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "block"),
+    [("rwkv5", {}, _rwkv5), ("rwkv6", {"mix_rank": 4, "decay_rank": 6}, _rwkv6)],
+    ids=["rwkv5", "rwkv6"],
+)
+def test_rwkv_with_a_matrix_state_agrees_with_flash_linear_attention(name: str, options: Any, block: Any) -> None:
+    mixer = registry().mixers[name].build(D, head_dim=K, **options)
+    rescale(mixer)
+    x = _input().requires_grad_()
+    r, k, v, g, log_decay = block(mixer, x)
+    heads = (t.unflatten(-1, (-1, K)).transpose(1, 2) for t in (r, k, v, log_decay))
+    core = fla_reference("rwkv6/recurrent_naive.py").naive_recurrent_rwkv6
+    o, kv = core(*heads, mixer.bonus, scale=1.0, output_final_state=True)
+    norm = nn.GroupNorm(D // K, D, eps=1e-5 * 8**2)
+    norm.weight, norm.bias = mixer.norm, mixer.norm_bias
+    normed = norm(o.transpose(1, 2).reshape(B * T, D)).view(B, T, D)
+    expected = mixer.output(normed * F.silu(g))
+
+    y, state = mixer(x)
+    require_close(y, expected, "output")
+    require_close(state.kv, kv, "state")
+    stepped, last = _steps(mixer, x)
+    require_close(stepped, expected, "decoded output")
+    require_close(last.kv, kv, "decoded state")
+    leaves = [x, *mixer.parameters()]
+    ours, theirs = (torch.autograd.grad(_projection_of(z), leaves) for z in (y, expected))
+    for label, a, b in zip(["input", *dict(mixer.named_parameters())], ours, theirs, strict=True):
+        require_close(a, b, f"gradient of {label}", 10 * ALLOWED)
