@@ -32,6 +32,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "hgrn2": [{"heads": 2}],
     "rwkv5": [{"head_dim": 16}],
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
+    "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

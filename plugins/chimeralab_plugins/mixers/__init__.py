@@ -11,6 +11,7 @@ from chimeralab_plugins.mixers.linear_attention import LinearAttention
 from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.retention import Retention
+from chimeralab_plugins.mixers.rg_lru import RGLRU
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
 from chimeralab_plugins.mixers.rwkv6 import RWKV6
 from chimeralab_plugins.mixers.short_conv import ShortConv
@@ -30,6 +31,7 @@ def register_mixers() -> list[type[Mixer]]:
         HGRN2,
         RWKV5,
         RWKV6,
+        RGLRU,
         ShortConv,
         Identity,
     ]
