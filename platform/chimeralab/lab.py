@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from chimeralab.plugins import PluginInfo
     from chimeralab.scheduling.cluster import Cluster
     from chimeralab.stack.cost import CostReport
+    from chimeralab.stack.dialects import Imported
 
 ENDED = ("completed", "failed", "cancelled")
 ALIVE_SECONDS = 30.0  # a cluster that was silent for longer counts as gone
@@ -239,6 +240,17 @@ class Lab:
         from chimeralab.stack.compose import compose
 
         return compose(text, **settings)
+
+    def import_stack(self, source: str) -> Imported:
+        """Another library's pattern, expanded: `megatron:M-M*-`, `hf:path/to/config.json`, `fla:`, `olmo:`,
+        `striped-hyena:`, `h-net:`. Look at its `text` and `notes`, then take its `stack()`.
+
+        Raises:
+            PatternError, SpecError: the source cannot be read. Whether its mixers are installed is `check`'s to say.
+        """
+        from chimeralab.stack.dialects import read_source
+
+        return read_source(source)
 
     def check(self, stack: StackSpec) -> None:
         """Raises SpecError where a layer does not exist or cannot be built as asked."""

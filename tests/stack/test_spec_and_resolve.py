@@ -17,7 +17,7 @@ from chimeralab.stack.spec import MAX_LAYERS
 @pytest.mark.parametrize(
     ("pattern", "place", "message"),
     [
-        ("attention x2, mamba3", "layer 2", "unknown mixer 'mamba3'. did you mean 'mamba2'?"),
+        ("attention x2, mamab2", "layer 2", "unknown mixer 'mamab2'. did you mean 'mamba2'?"),
         ("attention x3, ffn=(swiglu x2, swigul)", "layer 2", "unknown feed-forward 'swigul'. did you mean 'swiglu'?"),
         ("attention x2, attention[windw=4]", "layer 2: attention", "unknown option 'windw'. did you mean 'window'?"),
         (

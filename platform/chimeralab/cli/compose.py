@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from chimeralab.cli.options import JsonOption
 from chimeralab.cli.output import count, out, size, table
@@ -25,9 +26,7 @@ def stack(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", help='Another library\'s pattern: megatron:"M-M*-", hf:config.json.', metavar="DIALECT:TEXT"
-        ),
+        typer.Option("--from", help="Another library's: megatron:M-M*-, hf:config.json.", metavar="DIALECT:TEXT"),
     ] = None,
     d_model: Annotated[
         int | None, typer.Option("--d-model", "-d", help="Model width; default the preset's or import's own, then 256.")
@@ -58,7 +57,7 @@ def stack(
         shown = {"pattern": composed.text, "stack": composed.model_dump(), "cost": report.model_dump()}
         typer.echo(json.dumps(shown, indent=2))
         return
-    out.print(f"[bold]{composed.text}[/]  width {composed.d_model}, vocabulary {vocab_size}\n", markup=True)
+    out.print(f"[bold]{escape(composed.text)}[/]  width {composed.d_model}, vocabulary {vocab_size}\n", markup=True)
     rows = [
         (i, layer.mixer, layer.ffn, count(layer.params), count(layer.prefill_flops), size(layer.state_bytes))
         for i, layer in enumerate(report.layers)
@@ -82,9 +81,9 @@ def _imported(source: str, settings: dict[str, int], as_json: bool) -> StackSpec
 
     imported = read_source(source)
     if not as_json:
-        out.print(f"read as       {imported.text}")
+        out.print(f"read as       {escape(imported.text)}")
         for note in imported.notes:
-            out.print(f"otherwise     {note}")
+            out.print(f"otherwise     {escape(note)}")
     composed = imported.stack(**settings)
     resolve(composed)
     return composed

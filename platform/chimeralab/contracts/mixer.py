@@ -32,6 +32,7 @@ class Mixer(Layer):
 
     views: ClassVar[frozenset[View]] = frozenset({"parallel", "recurrent"})
     causal: ClassVar[bool] = True
+    null: ClassVar[bool] = False  # True: no mixer at all, no norm, no residual branch, no cost
     Config: ClassVar[type[LayerConfig]] = MixerConfig
 
     def __init__(self, config: LayerConfig, d_model: int, place: Place = Place()) -> None:  # noqa: B008

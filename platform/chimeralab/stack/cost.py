@@ -73,7 +73,7 @@ def stack_cost(layers: list[ResolvedLayer], d_model: int) -> Cost:
 
 
 def _norms(layer: ResolvedLayer, d_model: int) -> int:
-    return d_model if layer.ffn.null else 2 * d_model
+    return d_model * ((not layer.mixer.null) + (not layer.ffn.null))
 
 
 def cost(

@@ -30,28 +30,32 @@ class Norm(nn.Module):
 
 
 class Layer(nn.Module):
-    """x + mixer(norm x), then x + ffn(norm x)."""
+    """x + mixer(norm x), then x + ffn(norm x); a part that is null is not there."""
 
     def __init__(self, mixer: Mixer, ffn: FeedForward, d_model: int, eps: float) -> None:
         super().__init__()
-        self.mixer_norm, self.mixer = Norm(d_model, eps), mixer
+        self.mixer_norm = None if mixer.null else Norm(d_model, eps)
+        self.mixer = None if mixer.null else mixer
         self.ffn_norm = None if ffn.null else Norm(d_model, eps)
         self.ffn = None if ffn.null else ffn
 
     def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:  # x: B T D
         mixer_state, ffn_state = state if state is not None else (None, None)
-        y, mixer_state = self.mixer(self.mixer_norm(x), mixer_state)
-        x = x + y
+        if self.mixer is not None and self.mixer_norm is not None:
+            y, mixer_state = self.mixer(self.mixer_norm(x), mixer_state)
+            x = x + y
         if self.ffn is not None and self.ffn_norm is not None:
             y, ffn_state = self.ffn(self.ffn_norm(x), ffn_state)
             x = x + y
         return x, LayerState(mixer_state, ffn_state)
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:  # x: B D
-        y, mixer_state = self.mixer.step(self.mixer_norm(x), state.mixer)
-        x, ffn_state = x + y, state.ffn
+        mixer_state, ffn_state = state
+        if self.mixer is not None and self.mixer_norm is not None:
+            y, mixer_state = self.mixer.step(self.mixer_norm(x), mixer_state)
+            x = x + y
         if self.ffn is not None and self.ffn_norm is not None:
-            y, ffn_state = self.ffn.step(self.ffn_norm(x), state.ffn)
+            y, ffn_state = self.ffn.step(self.ffn_norm(x), ffn_state)
             x = x + y
         return x, LayerState(mixer_state, ffn_state)
 
@@ -118,7 +122,7 @@ class StackModel(nn.Module):
         }
         return [
             LayerState(
-                layer.mixer.init_state(batch, max_length, **where),
+                layer.mixer.init_state(batch, max_length, **where) if layer.mixer is not None else None,
                 layer.ffn.init_state(batch, max_length, **where) if layer.ffn is not None else None,
             )
             for layer in self.layers
@@ -130,8 +134,8 @@ class StackModel(nn.Module):
         groups = [ParamGroup([parameter for table in tables for parameter in table.parameters()])]
         groups.append(ParamGroup([m.weight for m in self.modules() if isinstance(m, Norm)], weight_decay=False))
         for layer in self.layers:
-            groups += layer.mixer.param_groups()
-            groups += layer.ffn.param_groups() if layer.ffn is not None else []
+            for part in (layer.mixer, layer.ffn):
+                groups += part.param_groups() if part is not None else []
         merged: dict[tuple[bool, float], ParamGroup] = {}
         for group in groups:
             key = (group.weight_decay, group.lr_scale)

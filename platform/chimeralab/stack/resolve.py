@@ -23,7 +23,7 @@ class ResolvedLayer:
     ffn_config: LayerConfig
 
     def mixer_cost(self, d_model: int) -> Cost:
-        return self.mixer.cost(self.config, d_model)
+        return Cost() if self.mixer.null else self.mixer.cost(self.config, d_model)
 
     def ffn_cost(self, d_model: int) -> Cost:
         return Cost() if self.ffn.null else self.ffn.cost(self.ffn_config, d_model)

@@ -1,0 +1,273 @@
+"""Hugging Face's `config.json` → layers.
+
+`hugging_face_kinds` says which kind of layer stands where; here a kind becomes a mixer with its options, and the
+fields of the feed-forward become one.
+
+Source: the configuration and modeling files of transformers 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chimeralab.errors import did_you_mean
+from chimeralab.stack.dialects.fields import Fields
+from chimeralab.stack.dialects.hugging_face_kinds import (
+    CONV,
+    FULL,
+    HYBRID,
+    LINEAR,
+    RULES,
+    SLIDING,
+    kinds,
+    rotary_layers,
+)
+from chimeralab.stack.dialects.imported import Imported
+from chimeralab.stack.dialects.megatron import Part, paired, read_megatron
+from chimeralab.stack.spec import LayerSpec
+
+LINEAR_MIXERS = {
+    "bamba": "mamba2",
+    "falcon_mamba": "mamba",
+    "granitemoehybrid": "mamba2",
+    "jamba": "mamba",
+    "kimi_linear": "kda",
+    "mamba": "mamba",
+    "mamba2": "mamba2",
+    "minimax": "lightning",
+    "nemotron_h": "mamba2",
+    "olmo_hybrid": "gated_delta_net",
+    "qwen3_5_text": "gated_delta_net",
+    "qwen3_next": "gated_delta_net",
+    "recurrent_gemma": "rg_lru",
+    "rwkv": "rwkv4",
+    "zamba": "mamba",
+    "zamba2": "mamba2",
+}
+PLAIN = {
+    "gemma",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "starcoder2",
+}
+ALIASES = {"minimax_m1": "minimax", "minimax_text_01": "minimax", "qwen3_5": "qwen3_5_text", "gemma3": "gemma3_text"}
+QK_NORM = ("gemma3_text", "olmo2", "olmo3", "olmo_hybrid", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next")
+GEGLU = ("gemma", "gemma2", "gemma3_text", "modernbert", "recurrent_gemma")
+NO_ROPE = ("jamba", "nemotron_h", "olmo_hybrid", "zamba")
+DIFFERENT = {
+    "bamba": "rotary positions turn half of each head in Bamba, all of it here",
+    "falcon_h1": "Falcon-H1's multipliers are left out",
+    "gemma2": "soft-capped logits and the norms after each branch are left out",
+    "gemma3_text": "the norms after each branch are left out",
+    "gpt_oss": "attention sinks are left out",
+    "granitemoehybrid": "Granite's multipliers are left out",
+    "modernbert": "ModernBERT looks both ways; here a window is its half that looks back",
+    "olmo2": "norms stand before each branch here, after it in OLMo 2",
+    "olmo3": "norms stand before each branch here, after it in OLMo 3",
+    "qwen3_5_text": "the gate on attention's output and the shared expert are left out",
+    "qwen3_next": "the gate on attention's output and the shared expert are left out",
+}
+
+
+def read_hugging_face(text: str) -> Imported:
+    """Raises SpecError: an unknown model type, a field that is missing, out of range or contradicts another."""
+    fields = Fields.parse(text, "hf")
+    settings = fields.settings()
+    if "text_config" in fields.values:
+        fields = fields.inner("text_config")
+        settings |= fields.settings()
+    model = str(fields.get("model_type", default=""))
+    model = ALIASES.get(model, model)
+    if model == "nemotron_h":
+        return _nemotron(fields)
+    known = {*RULES, *PLAIN, "nemotron_h"}
+    if model not in known and fields.get("layer_types") is None:
+        raise fields.error("model_type", f"unknown model {model!r}", did_you_mean(model, known))
+    count = fields.count("num_hidden_layers", "n_layer")
+    layers = []
+    for index, kind in enumerate(kinds(model, fields, count)):
+        mixer, options = _mixer(model, kind, fields, index, count)
+        ffn, ffn_options = _feed_forward(model, fields, index)
+        layers.append(LayerSpec(mixer=mixer, options=options, ffn=ffn, ffn_options=ffn_options))
+    note = DIFFERENT.get(model)
+    return Imported(tuple(layers), settings, (note,) if note else ())
+
+
+def _mixer(model: str, kind: str, fields: Fields, index: int, count: int) -> Part:
+    if kind == FULL and model == "kimi_linear":
+        return "mla", {}
+    if kind in (FULL, SLIDING):
+        options = attention(model, fields, kind)
+        if model == "smollm3" and not rotary_layers(fields, count)[index]:
+            options |= {"rope": False}
+        return "attention", options
+    if kind == LINEAR and model in LINEAR_MIXERS:
+        name = LINEAR_MIXERS[model]
+        return name, mamba2(fields) if name == "mamba2" else linear(name, fields)
+    if kind == CONV:
+        return "short_conv", _given({"taps": fields.get("conv_L_cache"), "bias": fields.get("conv_bias")})
+    remedy = f"Known: {', '.join((FULL, SLIDING, LINEAR, CONV, HYBRID))}"
+    raise fields.error("layer_types", f"layer {index}: {kind!r} has no meaning in {model!r}", remedy)
+
+
+def attention(model: str, fields: Fields, kind: str) -> dict[str, Any]:
+    """Options of `attention`."""
+    heads = fields.whole("num_attention_heads", "n_head")
+    kv_heads = fields.get("num_key_value_heads")
+    return _given(
+        {
+            "heads": heads,
+            "kv_heads": kv_heads if kv_heads != heads else None,
+            "head_dim": _head_dim(fields, heads),
+            "window": _window(model, fields) if kind == SLIDING else None,
+            "rope": False if _no_rope(model, fields) else None,
+            "rope_theta": _rope_theta(model, fields, kind),
+            "qk_norm": True if model in QK_NORM else None,
+            "bias": True if fields.get("attention_bias") or model == "qwen2" else None,
+        }
+    )
+
+
+def mamba2(fields: Fields) -> dict[str, Any]:
+    """Options of `mamba2`, from the names that five models give them."""
+    expand = fields.whole("mamba_expand", "expand", default=2)
+    heads = fields.whole("mamba_n_heads", "n_mamba_heads", "mamba_num_heads", "num_heads")
+    return _given(
+        {
+            "d_state": fields.get("mamba_d_state", "ssm_state_size", "state_size"),
+            "head_dim": expand * fields.whole("hidden_size") // heads,
+            "expand": expand,
+            "groups": fields.get("mamba_n_groups", "mamba_ngroups", "n_groups"),
+            "conv": fields.get("mamba_d_conv", "conv_kernel"),
+        }
+    )
+
+
+def linear(name: str, fields: Fields) -> dict[str, Any]:
+    """Options of the other linear mixers; those that the installed one does not have are left out with a note."""
+    if name == "mamba":
+        return _given(
+            {
+                "d_state": fields.get("mamba_d_state", "state_size"),
+                "expand": fields.get("mamba_expand", "expand"),
+                "conv": fields.get("mamba_d_conv", "conv_kernel"),
+            }
+        )
+    if name == "gated_delta_net":
+        return _given({"heads": fields.get("linear_num_value_heads"), "head_dim": fields.get("linear_key_head_dim")})
+    if name == "lightning":
+        return _given({"heads": fields.get("num_attention_heads"), "head_dim": fields.get("head_dim")})
+    if name == "kda":
+        lists = fields.inner("linear_attn_config")
+        return _given({"heads": lists.get("num_heads"), "head_dim": lists.get("head_dim")})
+    return {}
+
+
+def _feed_forward(model: str, fields: Fields, index: int) -> Part:
+    if model in ("mamba", "mamba2", "falcon_mamba"):
+        return "none", {}
+    if model == "rwkv":
+        return "rwkv_channel_mix", {}
+    if _sparse(model, fields, index):
+        experts = fields.whole("num_local_experts", "num_experts", "n_routed_experts")
+        top_k = fields.whole("num_experts_per_tok", "num_experts_per_token")
+        return "moe", {"experts": experts, "top_k": top_k}
+    return "geglu" if model in GEGLU else "swiglu", {"hidden": _hidden(model, fields)}
+
+
+def _sparse(model: str, fields: Fields, index: int) -> bool:
+    """Whether a layer has experts."""
+    if model == "jamba":
+        period = fields.whole("expert_layer_period", default=2)
+        many = fields.whole("num_experts", "num_local_experts", default=16) > 1
+        return many and index % period == fields.whole("expert_layer_offset", default=1)
+    if model == "kimi_linear":
+        if fields.get("mlp_layer_types") is not None:
+            return fields.words("mlp_layer_types")[index] == "sparse"
+        return index >= fields.whole("first_k_dense_replace", default=1)
+    if model in ("qwen3_next", "qwen3_moe"):
+        step = max(1, fields.whole("decoder_sparse_step", default=1))
+        dense = fields.get("mlp_only_layers", default=[])
+        return index not in dense and fields.whole("num_experts", default=0) > 0 and (index + 1) % step == 0
+    if model == "lfm2_moe":
+        return index >= fields.whole("num_dense_layers", default=2)
+    if model == "granitemoehybrid":
+        return fields.whole("num_local_experts", default=8) > 0
+    return model in ("gpt_oss", "minimax", "mixtral")
+
+
+def _hidden(model: str, fields: Fields) -> int:
+    if model == "lfm2":
+        hidden = fields.whole("block_ff_dim", "intermediate_size")
+        if fields.get("block_auto_adjust_ff_dim", default=True):
+            hidden = int(fields.get("block_ffn_dim_multiplier", default=1.0) * int(2 * hidden / 3))
+            step = fields.whole("block_multiple_of", default=256)
+            hidden = -(-hidden // step) * step
+        return hidden
+    if model == "granitemoehybrid":
+        return fields.whole("shared_intermediate_size")
+    hidden = fields.whole("intermediate_size")
+    return hidden // 2 if model == "recurrent_gemma" else hidden
+
+
+def _head_dim(fields: Fields, heads: int) -> int | None:
+    head_dim = fields.get("head_dim", "attention_head_dim")
+    return head_dim if head_dim is not None and head_dim * heads != fields.whole("hidden_size", "n_embd") else None
+
+
+def _window(model: str, fields: Fields) -> int:
+    if model == "modernbert":
+        return fields.whole("local_attention", default=128) // 2 + 1
+    return fields.whole("sliding_window", "attention_window_size")
+
+
+def _no_rope(model: str, fields: Fields) -> bool:
+    if model == "granitemoehybrid":
+        return fields.get("position_embedding_type") != "rope"
+    if model == "olmo_hybrid":
+        return fields.get("rope_parameters", "rope_theta") is None
+    return model in NO_ROPE
+
+
+def _rope_theta(model: str, fields: Fields, kind: str) -> float | None:
+    by_kind = fields.inner("rope_parameters")
+    own = by_kind.inner(kind) if kind in by_kind.values else by_kind
+    if kind == SLIDING and model in ("gemma3_text", "modernbert"):
+        theta = own.get("rope_theta") or fields.get("rope_local_base_freq", "local_rope_theta")
+    else:
+        theta = own.get("rope_theta") or fields.get("rope_theta", "global_rope_theta")
+    return float(theta) if theta is not None and not _no_rope(model, fields) else None
+
+
+def _nemotron(fields: Fields) -> Imported:
+    """Nemotron-H writes sublayers: Megatron's pattern, or the same as words."""
+    words = {LINEAR: "M", "mamba": "M", FULL: "*", "attention": "*", "mlp": "-", "moe": "E"}
+    pattern = fields.get("hybrid_override_pattern")
+    if pattern is None:
+        name = "layers_block_type" if fields.get("layers_block_type") is not None else "layer_types"
+        unknown = [word for word in fields.words(name) if word not in words]
+        if unknown:
+            raise fields.error(name, f"unknown sublayer {unknown[0]!r}", f"Known: {', '.join(words)}")
+        pattern = "".join(words[word] for word in fields.words(name))
+    parts = {
+        "M": ("mamba2", mamba2(fields)),
+        "*": ("attention", attention("nemotron_h", fields, FULL)),
+        "-": ("mlp", {"ratio": fields.whole("intermediate_size") / fields.whole("hidden_size"), "bias": False}),
+        "E": ("moe", {"experts": fields.get("n_routed_experts"), "top_k": fields.get("num_experts_per_tok")}),
+    }
+    read_megatron(pattern)  # for its complaints
+    layers = paired((letter in "M*", parts[letter]) for letter in pattern if letter in parts)
+    return Imported(layers, fields.settings(), ("the MLP's squared ReLU is a GELU here",))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
