@@ -34,8 +34,8 @@ def test_unreadable_text_is_marked_at_its_column(composer: Composer) -> None:
 
 
 def test_unknown_mixer_is_named_with_a_suggestion(composer: Composer) -> None:
-    composer.text.fill("mamba3 x2")
-    expect(composer.problem).to_contain_text("did you mean 'mamba2'?")
+    composer.text.fill("atention x2")
+    expect(composer.problem).to_contain_text("did you mean 'attention'?")
 
 
 def test_dragging_a_tile_moves_its_layer(composer: Composer) -> None:
