@@ -60,6 +60,10 @@ CALLS: dict[str, tuple[str, tuple]] = {
             None,
         ),
     ),
+    "wkv4": (
+        "wkv4",
+        (normal(2, 70, 5), normal(2, 70, 5), -normal(5).abs(), normal(5), normal(2, 3, 5).abs(), None),
+    ),
     "short convolution": (
         "short_convolution",
         (normal(2, 9, 5), normal(5, 4), normal(5), "silu", normal(2, 3, 5), None),

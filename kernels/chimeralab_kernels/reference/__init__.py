@@ -12,9 +12,9 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.reference.linear_cross_entropy import linear_cross_entropy
     from chimeralab_kernels.reference.long_convolution import long_convolution
     from chimeralab_kernels.reference.scan import diagonal_scan, selective_scan
-    from chimeralab_kernels.reference.long_convolution import long_convolution
     from chimeralab_kernels.reference.short_convolution import short_convolution
     from chimeralab_kernels.reference.within_token import rms_norm, rotary, swiglu
+    from chimeralab_kernels.reference.wkv4 import wkv4
 
     functions = (
         attention,
@@ -22,6 +22,7 @@ def kernels() -> list[Kernel]:
         delta_rule,
         diagonal_scan,
         selective_scan,
+        wkv4,
         short_convolution,
         long_convolution,
         rms_norm,

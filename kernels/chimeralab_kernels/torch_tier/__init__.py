@@ -13,9 +13,9 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.torch_tier.linear_cross_entropy import linear_cross_entropy
     from chimeralab_kernels.torch_tier.long_convolution import long_convolution
     from chimeralab_kernels.torch_tier.selective_scan import selective_scan
-    from chimeralab_kernels.torch_tier.long_convolution import long_convolution
     from chimeralab_kernels.torch_tier.short_convolution import short_convolution
     from chimeralab_kernels.torch_tier.within_token import rms_norm, rotary, swiglu
+    from chimeralab_kernels.torch_tier.wkv4 import wkv4
 
     functions = (
         attention,
@@ -23,6 +23,7 @@ def kernels() -> list[Kernel]:
         delta_rule,
         diagonal_scan,
         selective_scan,
+        wkv4,
         short_convolution,
         long_convolution,
         rms_norm,

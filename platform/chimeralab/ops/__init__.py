@@ -37,6 +37,7 @@ from chimeralab.ops.table import (
     record,
 )
 from chimeralab.ops.token import linear_cross_entropy, rms_norm, rotary, swiglu
+from chimeralab.ops.wkv import wkv4, wkv4_cost
 
 OPS: tuple[str, ...] = (
     "attention",
@@ -44,6 +45,7 @@ OPS: tuple[str, ...] = (
     "delta_rule",
     "diagonal_scan",
     "selective_scan",
+    "wkv4",
     "short_convolution",
     "long_convolution",
     "rms_norm",
@@ -87,4 +89,6 @@ __all__ = [
     "swiglu",
     "transform_length",
     "visible_pairs",
+    "wkv4",
+    "wkv4_cost",
 ]
