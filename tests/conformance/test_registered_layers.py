@@ -33,6 +33,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rwkv5": [{"head_dim": 16}],
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
     "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],
+    "s4d": [{"d_state": 16}, {"d_state": 8, "init": "lin", "discretisation": "bilinear"}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -14,6 +14,7 @@ from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.rg_lru import RGLRU
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
 from chimeralab_plugins.mixers.rwkv6 import RWKV6
+from chimeralab_plugins.mixers.s4d import S4D
 from chimeralab_plugins.mixers.short_conv import ShortConv
 
 
@@ -32,6 +33,7 @@ def register_mixers() -> list[type[Mixer]]:
         RWKV5,
         RWKV6,
         RGLRU,
+        S4D,
         ShortConv,
         Identity,
     ]
