@@ -34,6 +34,9 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
     "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],
     "s4d": [{"d_state": 16}, {"d_state": 8, "init": "lin", "discretisation": "bilinear"}],
+    "hgrn": [{}, {"expand": 2}],
+    "min_gru": [{}, {"expand": 2, "candidate": "linear"}],
+    "qrnn": [{}, {"taps": 1, "pooling": "f"}, {"width": 24, "taps": 3, "pooling": "ifo"}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -4,12 +4,15 @@ from chimeralab import Mixer, hookimpl
 from chimeralab_plugins.mixers.attention import Attention
 from chimeralab_plugins.mixers.based import Based
 from chimeralab_plugins.mixers.gla import GLA
+from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.identity import Identity
 from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
 from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
+from chimeralab_plugins.mixers.min_gru import MinGRU
+from chimeralab_plugins.mixers.qrnn import QRNN
 from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.rg_lru import RGLRU
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
@@ -33,6 +36,9 @@ def register_mixers() -> list[type[Mixer]]:
         RWKV5,
         RWKV6,
         RGLRU,
+        HGRN,
+        MinGRU,
+        QRNN,
         S4D,
         ShortConv,
         Identity,

@@ -60,7 +60,7 @@ class RGLRU(Mixer):
     title = "RG-LRU (Hawk)"
     summary = "Real-gated linear recurrence: one number a channel, input and recurrence gates"
     source = "https://arxiv.org/abs/2402.19427"
-    color = "#c9a227"
+    color = "#7a9e2f"
     views = frozenset({"parallel", "recurrent"})
     ops = ("diagonal_scan", "short_convolution")
     Config = RGLRUConfig
