@@ -59,6 +59,10 @@ class StoreError(LabError):
     """The database cannot be reached or does not fit."""
 
 
+class RequestError(StoreError):
+    """What is asked of the store cannot be: no such run, a run in another state, an unknown order."""
+
+
 class ClusterError(LabError):
     """The Ray cluster cannot be started or reached."""
 

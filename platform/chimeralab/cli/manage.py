@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from chimeralab.cli.options import HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import count, duration, number, out, size, status, table
 
+Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled"]
 RunArgument = Annotated[str, typer.Argument(help="A run's id or its unique name.", metavar="RUN")]
 
 
 def runs(
     text: Annotated[str | None, typer.Argument(help="Only runs whose name, pattern or notes contain this.")] = None,
     project: Annotated[str | None, typer.Option(help="Only of this project.")] = None,
-    state: Annotated[str | None, typer.Option("--status", help="Only with this status.")] = None,
+    state: Annotated[Status | None, typer.Option("--status", help="Only with this status.")] = None,
     order: Annotated[
         str, typer.Option(help="Column or metric:NAME to sort by; '-' first turns it round.")
     ] = "-created",
@@ -31,7 +32,7 @@ def runs(
     from chimeralab.lab import RunFilter
 
     with open_lab(home, store) as lab:
-        wanted = RunFilter(project=project, status=state, text=text, order_by=order, limit=limit)  # type: ignore[arg-type]
+        wanted = RunFilter(project=project, status=state, text=text, order_by=order, limit=limit)
         page = lab.runs(wanted)
         measured = lab.summaries([run.id for run in page.rows])
     values = {run.id: {name: m.last for name, m in measured[run.id].items()} for run in page.rows}

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from chimeralab.scheduling.home import Home
 
 NAMESPACE = "chimeralab"
 START_SECONDS = 90
+KNOCK_SECONDS = 5
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and no settings of ours
 OBJECT_STORE_BYTES = 128 * 2**20  # runs pass events, not tensors, through Ray
 
 
@@ -95,6 +98,7 @@ def stop_embedded(home: Home) -> bool:
 def _attach(address: str) -> None:
     import ray
 
+    _knock(address)
     if ray.is_initialized():
         ray.shutdown()
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
@@ -113,6 +117,29 @@ def _attach(address: str) -> None:
             place=f"cluster {address}",
             remedy="Check the address, that the head runs, and RAY_AUTH_TOKEN_PATH if it wants a token",
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds that no Ray head listens; Ray itself tries for minutes and fills the terminal."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    place = f"cluster {address}"
+    remedy = "Check the address and that the head runs"
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS) as line:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                return
+            line.sendall(HTTP2_HELLO)
+            settings = line.recv(9)[3:4] == b"\x04"
+    except TimeoutError:
+        raise ClusterError(f"nobody answers within {KNOCK_SECONDS} s", place=place, remedy=remedy) from None
+    except ValueError:
+        raise ClusterError("this is not an address", place=place, remedy="Write host:port, or auto") from None
+    except OSError as error:
+        raise ClusterError(f"nobody answers: {error.strerror or error}", place=place, remedy=remedy) from None
+    if not settings:
+        raise ClusterError("what answers there is no Ray head", place=place, remedy=remedy)
 
 
 def _use_token(path: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from chimeralab.errors import StoreError, did_you_mean
+from chimeralab.errors import RequestError, did_you_mean
 from chimeralab.store import models
 from chimeralab.store.curve import thin
 from chimeralab.store.database import Database
@@ -86,9 +86,9 @@ class Queries:
             recent = connection.scalars(select(Run.name).order_by(Run.id.desc()).limit(1000)).all()
         if named:
             remedy = f"Use an id: {', '.join(map(str, named[-5:]))}"
-            raise StoreError(f"{len(named)} runs have this name", place=f"run {reference!r}", remedy=remedy)
+            raise RequestError(f"{len(named)} runs have this name", place=f"run {reference!r}", remedy=remedy)
         remedy = did_you_mean(reference, recent)
-        raise StoreError("there is no such run", place=f"run {reference!r}", remedy=remedy)
+        raise RequestError("there is no such run", place=f"run {reference!r}", remedy=remedy)
 
     def runs(self, wanted: RunFilter = RunFilter()) -> RunPage:  # noqa: B008 (frozen)
         """One page of the runs that the filter selects."""
@@ -280,7 +280,7 @@ def _ordered(query: Any, order_by: str) -> Select[Any]:
             query = query.join(Project, Project.id == Run.project_id)
     else:
         remedy = did_you_mean(key, [*_ORDERS, "metric:NAME"])
-        raise StoreError(f"runs cannot be ordered by {key!r}", place="order_by", remedy=remedy)
+        raise RequestError(f"runs cannot be ordered by {key!r}", place="order_by", remedy=remedy)
     parts: tuple[UnaryExpression[Any], ...] = (column.asc().nulls_last(), Run.id.asc())
     if downwards:
         parts = (column.desc().nulls_last(), Run.id.desc())

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from chimeralab.errors import StaleAttempt, StoreError
+from chimeralab.errors import RequestError, StaleAttempt
 from chimeralab.store.models import Attempt, EventRecord, Run
 from chimeralab.store.rows import Status
 
@@ -81,9 +81,9 @@ def stale(run: Row[Any], attempt: int) -> StaleAttempt:
     return StaleAttempt(reason, place=f"run {run.id}", remedy="This worker should stop")
 
 
-def wrong_state(run: Row[Any], rule: str) -> StoreError:
-    return StoreError(f"the run is {run.status}", place=f"run {run.id}", remedy=rule)
+def wrong_state(run: Row[Any], rule: str) -> RequestError:
+    return RequestError(f"the run is {run.status}", place=f"run {run.id}", remedy=rule)
 
 
-def no_run(run_id: int) -> StoreError:
-    return StoreError("there is no such run", place=f"run {run_id}")
+def no_run(run_id: int) -> RequestError:
+    return RequestError("there is no such run", place=f"run {run_id}")

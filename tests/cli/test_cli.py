@@ -1,0 +1,299 @@
+"""The command line without a cluster: what it prints, what it refuses and how, what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from called import Call, call_process
+
+from chimeralab import Lab, ops
+
+HEAVY = ("torch", "ray", "gradio", "sqlalchemy", "numpy", "pandas", "fastapi")
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Top-level modules, and torch._dynamo, that a process has loaded when this command ends."""
+    program = (
+        "import atexit, sys; "
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        "from chimeralab.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("up", "--help"), ("--version",)])
+def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert not loaded_by(*arguments) & set(HEAVY)
+
+
+def test_costs_need_neither_cluster_nor_dashboard_nor_compiler_nor_database() -> None:
+    loaded = loaded_by("stack", "every(3, attention, offset=2, base=mamba2) x6", "--json")
+    assert not loaded & {"ray", "gradio", "sqlalchemy", "torch._dynamo"}
+
+
+def test_every_command_explains_itself(call: Call) -> None:
+    commands = (
+        "demo",
+        "up",
+        "down",
+        "stack",
+        "run",
+        "resume",
+        "cancel",
+        "runs",
+        "show",
+        "compare",
+        "plugins",
+        "kernels",
+    )
+    overview = call("--help")
+    assert overview.code == 0
+    for command in commands:
+        assert f" {command} " in overview.out
+        assert call(command, "--help").code == 0
+
+
+def test_the_installed_script_is_the_command(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("chimeralab")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == call_process("--version").out
+
+
+def test_a_stack_is_printed_with_its_layers_and_costs(call: Call) -> None:
+    shown = json.loads(call("stack", "every(3, attention, offset=2, base=mamba2) x6", "--json").out)
+    assert [layer["mixer"] for layer in shown["stack"]["layers"]] == ["mamba2", "mamba2", "attention"] * 2
+    assert len(shown["cost"]["layers"]) == 6
+    assert shown["cost"]["total_params"] == sum(shown["cost"]["params"].values())
+
+
+def test_a_stack_for_people_has_a_line_for_each_layer(call: Call) -> None:
+    lines = call("stack", "attention x3", "-d", "64").out.splitlines()
+    assert [line.split()[:3] for line in lines if " attention " in line] == [
+        [str(i), "attention", "swiglu"] for i in range(3)
+    ]
+
+
+def test_printing_a_stack_makes_no_home(call: Call, home: Path) -> None:
+    call("stack", "attention")
+    assert not home.exists()
+
+
+def test_plugins_are_listed_as_json(call: Call) -> None:
+    listed = {plugin["name"]: plugin for plugin in json.loads(call("plugins", "--json").out)}
+    assert listed["mixers"]["state"] == "active"
+    assert "mixer attention" in listed["mixers"]["provides"]
+
+
+def test_kernels_are_listed_as_json_for_every_op(call: Call) -> None:
+    assert {kernel["op"] for kernel in json.loads(call("kernels", "--json").out)} == set(ops.OPS)
+
+
+@pytest.fixture
+def queued(call: Call, corpus: Path) -> int:
+    """A run that waits for a cluster."""
+    finished = call(
+        "run", "attention[heads=2]", "-d", "32", "--detach", "--json", "-s", f"task.options.source={corpus}"
+    )
+    return json.loads(finished.out)["id"]
+
+
+def test_a_detached_run_is_queued(call: Call, queued: int) -> None:
+    (row,) = json.loads(call("runs", "--json").out)["runs"]
+    assert (row["id"], row["status"]) == (queued, "queued")
+
+
+def test_runs_are_listed_by_status(call: Call, queued: int) -> None:
+    assert json.loads(call("runs", "--status", "completed", "--json").out) == {"total": 0, "runs": []}
+
+
+def test_a_run_is_shown_as_json(call: Call, queued: int) -> None:
+    shown = json.loads(call("show", str(queued), "--json").out)
+    assert (shown["pattern"], shown["attempts"], shown["metrics"]) == ("attention[heads=2]", [], {})
+
+
+def test_a_run_is_found_by_its_name(call: Call, queued: int) -> None:
+    assert json.loads(call("show", "attention[heads=2]", "--json").out)["id"] == queued
+
+
+def test_runs_are_compared_as_json(call: Call, queued: int) -> None:
+    shown = json.loads(call("compare", str(queued), str(queued), "--json").out)
+    assert [row["id"] for row in shown["rows"]] == [queued, queued]
+    assert shown["differences"] == {}
+
+
+def test_a_queued_run_is_cancelled_at_once(call: Call, queued: int) -> None:
+    assert f"run {queued} is cancelled" in call("cancel", str(queued)).out
+
+
+def test_a_run_that_has_ended_cannot_be_cancelled(call: Call, queued: int) -> None:
+    call("cancel", str(queued))
+    finished = call("cancel", str(queued))
+    assert finished.code == 2
+    assert f"run {queued}: the run is cancelled" in finished.err
+
+
+def test_more_gpus_than_anybody_has_may_be_queued_while_no_cluster_is_known(call: Call, corpus: Path) -> None:
+    assert call("run", "attention", "--gpus", "8", "--detach", "-s", f"task.options.source={corpus}").code == 0
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def nothing_was_written(home: Path) -> bool:
+    """No run, no prepared data, no cluster; the folder and an empty database may be there."""
+    if not home.exists():
+        return True
+    with Lab.open(home) as lab:
+        runs = lab.runs().total
+    names = {path.name for path in home.iterdir()}
+    inside = [*(home / "runs").iterdir(), *(home / "cache").iterdir()]
+    return not runs and not inside and names <= {"cache", "runs", "lab.db", "lab.db-shm", "lab.db-wal"}
+
+
+REFUSED = {
+    "unknown mixer": (["run", "mamba3"], 2, "error layer 0: unknown mixer 'mamba3'"),
+    "unknown option": (
+        ["run", "attention x2, attention[windw=4]"],
+        2,
+        "error layer 2: attention: unknown option 'windw'",
+    ),
+    "heads": (["run", "attention[heads=3]"], 2, "error layer 0: attention: heads 3 do not divide width 256"),
+    "pattern": (["run", "attention["], 2, "error column 11: missing ']'"),
+    "pattern to show": (["stack", "attention["], 2, "error column 11: missing ']'"),
+    "width": (["run", "attention", "-d", "10"], 2, "error stack.d_model: input should be a multiple of 8, not 10"),
+    "steps": (
+        ["run", "attention", "--steps", "0"],
+        2,
+        "error run.train.steps: input should be greater than or equal to 1",
+    ),
+    "setting": (["run", "attention", "-s", "train.lrr=1"], 2, "error run: unknown option 'train.lrr'"),
+    "no setting": (["run", "attention", "-s", "train.lr"], 2, "error --set train.lr: expected FIELD=VALUE"),
+    "task": (["run", "attention", "--task", "txt"], 2, "error task.name: unknown task 'txt'"),
+    "kernel": (["run", "attention", "-s", "kernels.attention=cuda"], 2, "error kernels.attention: no kernel 'cuda'"),
+    "run": (["show", "999"], 2, "error run '999': there is no such run"),
+    "run to compare": (["compare", "nosuch"], 2, "error run 'nosuch': there is no such run"),
+    "run to resume": (["resume", "7"], 2, "error run '7': there is no such run"),
+    "order": (["runs", "--order", "lenght"], 2, "error order_by: runs cannot be ordered by 'lenght'"),
+    "database": (
+        ["run", "attention", "--store", "postgresql://lab:secret@127.0.0.1:1/lab"],
+        3,
+        "error postgresql://lab:***@127.0.0.1:1/lab: connection failed",
+    ),
+    "database to list": (["runs", "--store", "postgresql://lab@127.0.0.1:1/lab"], 3, "Connection refused"),
+    "no database": (["runs", "--store", "lab.db"], 3, "error store: this is not a database URL"),
+    "cluster": (["run", "attention", "--cluster", "127.0.0.1:1"], 3, "error cluster 127.0.0.1:1: nobody answers"),
+    "no cluster": (["run", "attention", "--cluster", "here"], 3, "error cluster here: this is not an address"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(call: Call, home: Path, case: str) -> None:
+    arguments, code, message = REFUSED[case]
+    finished = call(*arguments)
+    assert finished.code == code, finished
+    assert message in finished.err.splitlines()[0]
+    assert len(finished.err.splitlines()) <= 2, finished.err  # the second says what would be right
+    assert finished.out == ""
+    assert nothing_was_written(home)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "corpus.jsonl does not exist"),
+        ('{"txt": "a long enough line"}\n' * 50, "line 1 has no column 'text'"),
+        ("", "fewer than the 514 of a window in either split"),
+    ],
+    ids=["missing", "column", "empty"],
+)
+def test_a_corpus_that_cannot_be_read_is_refused_and_nothing_is_written(
+    call: Call, home: Path, tmp_path: Path, content: str | None, message: str
+) -> None:
+    source = tmp_path / "corpus.jsonl"
+    if content is not None:
+        source.write_text(content)
+    finished = call("run", "attention", "-s", f"task.options.source={source}")
+    assert finished.code == 2
+    assert message in finished.err.splitlines()[0]
+    assert nothing_was_written(home)
+
+
+def test_a_folder_without_text_is_refused(call: Call, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "void").mkdir()
+    finished = call("run", "attention", "-s", f"task.options.source={tmp_path / 'void'}")
+    assert finished.code == 2
+    assert "void holds no text files" in finished.err
+    assert nothing_was_written(home)
+
+
+def test_a_home_that_cannot_be_written_is_refused(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finished = call("runs", "--home", str(tmp_path / "file" / "home"))
+    assert finished.code == 3
+    assert "cannot be written" in finished.err
+    assert "--home" in finished.err
+
+
+def test_a_busy_port_is_found_before_anything_starts(call: Call, home: Path, busy_port: int) -> None:
+    finished = call("up", "--port", str(busy_port))
+    assert finished.code == 2
+    assert f"127.0.0.1:{busy_port}: cannot listen: Address already in use" in finished.err
+    assert not home.exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_is_no_ray_head_is_refused_at_once(
+    call: Call, home: Path, corpus: Path, busy_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chimeralab.scheduling.cluster.KNOCK_SECONDS", 0.2)
+    finished = call("run", "attention", "--cluster", f"127.0.0.1:{busy_port}", "-s", f"task.options.source={corpus}")
+    assert finished.code == 3
+    assert "nobody answers within 0.2 s" in finished.err
+    assert nothing_was_written(home)
+
+
+def test_a_password_never_reaches_the_terminal(call: Call) -> None:
+    finished = call("runs", "--store", "postgresql://lab:secret@127.0.0.1:1/lab")
+    assert "secret" not in finished.err + finished.out
+
+
+def test_a_status_that_does_not_exist_is_refused(call: Call) -> None:
+    finished = call("runs", "--status", "ready")
+    assert finished.code == 2
+    assert "'ready' is not one of" in finished.err
+
+
+def test_a_cluster_that_does_not_run_cannot_be_stopped(call: Call) -> None:
+    finished = call("down")
+    assert (finished.code, finished.out) == (0, "no embedded cluster runs for this home\n")
+
+
+def test_a_broken_plugin_is_an_error_only_when_asked_for(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "wreck-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wreck\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[chimeralab]\nwreck = no_such_module_anywhere\n")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    listed, strict = (call_process("plugins", *more, env=environment) for more in ((), ("--strict",)))
+    assert (listed.code, strict.code) == (0, 2)
+    assert "No module named 'no_such_module_anywhere'" in listed.err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -c 'from chimeralab.cli import main; main()' stack 'attention x900' --json"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -c 1"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
