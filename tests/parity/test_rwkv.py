@@ -11,7 +11,7 @@ from fla_reference import fla_reference
 from peers import ALLOWED, carry, require_close, require_same_gradients, rescale
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.rwkv.modeling_rwkv import RwkvFeedForward
+from transformers.models.rwkv.modeling_rwkv import RwkvFeedForward, RwkvSelfAttention
 
 from chimeralab.plugins import registry
 
@@ -45,7 +45,6 @@ def _transformers_config() -> transformers.RwkvConfig:
 
 def test_channel_mix_agrees_with_transformers() -> None:
     theirs = RwkvFeedForward(_transformers_config(), 1)
-    nn.init.zeros_(theirs.time_mix_key), nn.init.zeros_(theirs.time_mix_receptance)
     rescale(theirs)
     ours = registry().feed_forwards["rwkv_channel_mix"].build(D)
     names = {f"{part}.weight": f"{part}.weight" for part in ("key", "receptance", "value")}
@@ -59,6 +58,35 @@ def test_channel_mix_agrees_with_transformers() -> None:
     _projection_of(expected).backward()
     _projection_of(y).backward()
     require_same_gradients(theirs, ours, names)
+
+
+def test_rwkv4_agrees_with_transformers() -> None:
+    """With a batch of one: their cached step writes a sequence's state over another's in larger ones."""
+    theirs = RwkvSelfAttention(_transformers_config(), 1)
+    for name, parameter in theirs.named_parameters():
+        if name.startswith("time_"):
+            nn.init.zeros_(parameter)
+    rescale(theirs)
+    ours = registry().mixers["rwkv4"].build(D)
+    names = {f"{part}.weight": f"{part}.weight" for part in ("key", "receptance", "value", "output")}
+    names |= {"mix_r": "time_mix_receptance", "mix_k": "time_mix_key", "mix_v": "time_mix_value"}
+    names |= {"decay": "time_decay", "bonus": "time_first"}
+    carry(theirs, ours, names)
+    x = _input(batch=1)
+    expected, (y, state) = theirs(x)[0], ours(x)
+    require_close(y, expected, "output")
+    stepped, last = _steps(ours, x)
+    require_close(stepped, expected, "decoded output")
+    require_close(last.wkv, state.wkv, "decoded state")
+    _projection_of(expected).backward()
+    _projection_of(y).backward()
+    require_same_gradients(theirs, ours, names)
+    with torch.no_grad():
+        empty = [torch.zeros(1, D, 3) for _ in range(4)] + [torch.full((1, D, 3), -1e38)]
+        decoded = torch.cat([theirs(x[:, t : t + 1], empty, use_cache=True)[0] for t in range(T)], 1)
+        require_close(stepped, decoded, "their decoded output")
+        require_close(state.wkv, torch.stack([s[:, :, 1] for s in empty[2:]], 1), "state")
+        assert torch.equal(state.last, empty[1][:, :, 1])
 
 
 def _shifted(x: Tensor) -> Tensor:

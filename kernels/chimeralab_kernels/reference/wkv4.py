@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chimeralab.ops.wkv import EMPTY
+from chimeralab import ops
 from chimeralab_kernels.packing import each_sequence
 from chimeralab_kernels.precision import wide
 
@@ -24,10 +24,8 @@ def wkv4(
     def recurrence(k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         keys, values = k.to(dtype), v.to(dtype)
         if state is None:
-            num, den = torch.zeros_like(keys[:, 0]), torch.zeros_like(keys[:, 0])
-            top = torch.full_like(num, EMPTY)
-        else:
-            num, den, top = state.to(dtype).unbind(1)
+            state = ops.wkv4_state(len(v), v.shape[2], device=v.device, dtype=dtype)
+        num, den, top = state.to(dtype).unbind(1)
         top = top.detach()
         outputs = []
         for t in range(k.shape[1]):

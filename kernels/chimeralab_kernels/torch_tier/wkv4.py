@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chimeralab.ops.wkv import EMPTY
+from chimeralab import ops
 from chimeralab_kernels.packing import each_sequence
 from chimeralab_kernels.precision import wide
 from chimeralab_kernels.torch_tier.linear_scan import linear_scan
@@ -28,15 +28,13 @@ def wkv4(
     w, u = decay.to(dtype), bonus.to(dtype)
 
     def recurrence(k: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        output, (B, T, D) = v.dtype, v.shape
-        k, v = k.to(dtype), v.to(dtype)
         if state is None:
-            sums, first = v.new_zeros(B, 2, D), v.new_full((B, 1, D), EMPTY)
-        else:
-            sums, first = state.to(dtype).split((2, 1), 1)
-        if T == 0:
-            return v.to(output), torch.cat([sums, first], 1)
-        first = first.detach()
+            state = ops.wkv4_state(len(v), v.shape[2], device=v.device, dtype=dtype)
+        state = state.to(dtype)
+        if v.shape[1] == 0:
+            return v, state
+        output, k, v = v.dtype, k.to(dtype), v.to(dtype)
+        sums, first = state[:, :2], state[:, 2:].detach()
         top = _largest(k.detach(), w.detach(), first)
         before = torch.cat([first, top[:, :-1]], 1)
         new = (k - top).exp()

@@ -37,7 +37,7 @@ from chimeralab.ops.table import (
     record,
 )
 from chimeralab.ops.token import linear_cross_entropy, rms_norm, rotary, swiglu
-from chimeralab.ops.wkv import wkv4, wkv4_cost
+from chimeralab.ops.wkv import wkv4, wkv4_cost, wkv4_state
 
 OPS: tuple[str, ...] = (
     "attention",
@@ -91,4 +91,5 @@ __all__ = [
     "visible_pairs",
     "wkv4",
     "wkv4_cost",
+    "wkv4_state",
 ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from chimeralab.contracts.cost import Cost
 from chimeralab.ops.table import dispatch
-
-EMPTY = -1e38
-"""The maximum in the state before the first token: so low that nothing is left of the state."""
 
 
 def wkv4(
@@ -36,3 +34,12 @@ def wkv4_cost(width: int) -> Cost:
     """A multiply and an add a channel and token for each of two sums."""
     flops = 4.0 * width
     return Cost.work(prefill=lambda _: flops, decode=lambda _: flops)
+
+
+def wkv4_state(
+    batch: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The state before the first token, B 3 D: sums of nothing, over an exponential that leaves nothing of them."""
+    state = torch.zeros(batch, 3, width, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    state[:, 2] = -1e38
+    return state

@@ -15,6 +15,7 @@ from chimeralab_plugins.mixers.min_gru import MinGRU
 from chimeralab_plugins.mixers.qrnn import QRNN
 from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.rg_lru import RGLRU
+from chimeralab_plugins.mixers.rwkv4 import RWKV4
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
 from chimeralab_plugins.mixers.rwkv6 import RWKV6
 from chimeralab_plugins.mixers.s4d import S4D
@@ -33,6 +34,7 @@ def register_mixers() -> list[type[Mixer]]:
         Retention,
         Lightning,
         HGRN2,
+        RWKV4,
         RWKV5,
         RWKV6,
         RGLRU,
