@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chimeralab import Lab
+from chimeralab.events import Metrics
 from small_runs import small_spec
 
 pytestmark = pytest.mark.browser
@@ -97,6 +98,21 @@ def test_launch_error_stands_beside_its_field_and_queues_nothing(
     page.locator("[data-action=launch]").click()
     expect(seeds.locator(".cl-field-error")).to_contain_text("cannot read 'two'")
     assert quiet_lab.runs().total == before
+
+
+def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="Measured"))
+    attempt = quiet_lab.store.claim(run, 0)
+    assert attempt is not None
+    quiet_lab.store.begin(run, attempt, {})
+    values = {"train/loss": 2.0, "train/gradient_norm": 7.0}
+    points = [Metrics(seq=n, step=n, tokens=64 * n, seconds=n / 10, values=values) for n in range(1, 5)]
+    quiet_lab.store.append(run, attempt, points)
+    page.goto(f"{quiet_dashboard}/ui/run?id={run}&quantity=gradient_norm&x=tokens&smooth=nonsense")
+    expect(page.locator("#run-curve .xtitle")).to_have_text("Tokens")
+    page.get_by_label("over").select_option("seconds")
+    page.wait_for_url("**x=seconds**")
+    expect(page.locator("#run-curve .xtitle")).to_have_text("Training time (s)")
 
 
 def test_missing_run_is_said_plainly(page: Page, quiet_dashboard: str) -> None:

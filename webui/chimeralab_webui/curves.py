@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from chimeralab_webui.figures import RUN_COLORS, X_TITLES, Figure, line
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 POINTS = 400  # a curve on the screen
 POINTS_TO_SMOOTH = 2000
+FEW = 40  # points that are marked one by one
 FIRST = ("loss", "bits_per_byte", "accuracy")
 TITLES = {
     "loss": "Loss (nats)",
@@ -35,6 +37,16 @@ class Choices(BaseModel):
     x: Literal["step", "tokens", "seconds"] = "step"
     smooth: float = Field(0.0, ge=0, lt=1)
     scale: Literal["linear", "log"] = "linear"
+
+    @classmethod
+    def read(cls, value: Any) -> Choices:
+        """The choices of a plot's value; the default for each that an address gives and that there is not."""
+        given = (value or {}).get("choices") or {}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            wrong = {problem["loc"][0] for problem in error.errors()}
+            return cls.model_validate({name: choice for name, choice in given.items() if name not in wrong})
 
 
 CONTROLS: list[dict[str, Any]] = [
@@ -76,15 +88,20 @@ def title(quantity: str) -> str:
 
 
 def figure(lab: Lab, run_ids: Sequence[int], names: Sequence[str], choices: Choices) -> Figure:
-    """One colour a run, one dash a split. Smoothed curves are drawn over their faint measurements."""
+    """Of one run: a colour for each split. Of several: a colour for each run, training dotted."""
     data: list[dict[str, Any]] = []
     several = len(run_ids) > 1
     for position, (run_id, name) in enumerate(zip(run_ids, names, strict=True)):
         metrics = [m for m in lab.metrics(run_id) if m.rpartition("/")[2] == choices.quantity]
-        for split, metric in enumerate(metrics):
-            color = RUN_COLORS[(position if several else position + split) % len(RUN_COLORS)]
-            label = f"{name} · {metric.partition('/')[0]}" if several else metric.partition("/")[0]
-            data += _traces(lab, run_id, metric, choices, label, color, dashed=several and split < len(metrics) - 1)
+        for index, metric in enumerate(metrics):
+            split, last = metric.partition("/")[0], index == len(metrics) - 1
+            curve = lab.curve(run_id, metric, x=choices.x, max_points=POINTS_TO_SMOOTH if choices.smooth else POINTS)
+            look: dict[str, Any] = {"hovertemplate": f"%{{y}}<extra>{escape(name)}, {split}</extra>"}
+            if several:
+                look |= {"name": name, "legendgroup": str(run_id), "showlegend": last}
+                look |= {"line": {} if last else {"dash": "dot", "width": 1.5}}
+            color = RUN_COLORS[(position if several else index) % len(RUN_COLORS)]
+            data += _traces(curve, choices.smooth, {"name": split} | look, color)
     return {
         "data": data,
         "layout": {
@@ -96,19 +113,14 @@ def figure(lab: Lab, run_ids: Sequence[int], names: Sequence[str], choices: Choi
     }
 
 
-def _traces(
-    lab: Lab, run_id: int, metric: str, choices: Choices, label: str, color: str, *, dashed: bool
-) -> list[dict[str, Any]]:
-    smooth = choices.smooth > 0
-    curve = lab.curve(run_id, metric, x=choices.x, max_points=POINTS_TO_SMOOTH if smooth else POINTS)
-    style = {"dash": "dot", "width": 1.5} if dashed else {}
-    few = {"mode": "lines+markers", "marker": {"size": 5}} if len(curve.x) <= 40 else {}
-    main = line(curve.x, finite(curve.y), label, color, line=style, legendgroup=label, **few)
+def _traces(curve: Any, smooth: float, look: dict[str, Any], color: str) -> list[dict[str, Any]]:
+    """The curve; smoothed, it is drawn over its faint measurements."""
+    few = {"mode": "lines+markers", "marker": {"size": 5}} if len(curve.x) <= FEW else {}
+    plain = line(curve.x, finite(curve.y), color=color, **{**few, **look})
     if not smooth or len(curve.x) < 3:
-        return [main]
-    faint = main | {"opacity": 0.25, "showlegend": False, "hoverinfo": "skip", "mode": "lines"}
-    strong = main | {"y": finite(smoothed(curve.y, choices.smooth)), "mode": "lines"}
-    return [faint, strong]
+        return [plain]
+    faint = plain | {"opacity": 0.25, "showlegend": False, "hoverinfo": "skip", "mode": "lines"}
+    return [faint, plain | {"y": finite(smoothed(curve.y, smooth)), "mode": "lines"}]
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:

@@ -137,7 +137,7 @@ def _recent(lab: Lab) -> list[dict[str, Any]]:
 
 
 def _curves(lab: Lab, ids: list[int], names: list[str], value: Any) -> dict[str, Any]:
-    choices = curves.Choices.model_validate(_choices(value))
+    choices = curves.Choices.read(value)
     offered = curves.quantities(sorted({metric for run in ids for metric in lab.metrics(run)}))
     if offered and choices.quantity not in {option["value"] for option in offered}:
         choices.quantity = offered[0]["value"]

@@ -75,17 +75,22 @@ def build(lab: Lab) -> None:
         lab.preview(specs[0])
         return {"launched": [{"id": (run := lab.submit(spec)), "name": lab.run(run).name} for spec in specs]}
 
-    def open_address(request: gr.Request) -> tuple[Any, Any, Any, Any]:
+    def open_address(request: gr.Request) -> tuple[Any, Any]:
         value, answer, form = _opened(lab, dict(request.query_params), presets)
-        shown = gr.update(value=value, reply=answer)
-        return shown, gr.update(value=form) if form else gr.skip(), *price(value, form or {}, None)
+        return gr.update(value=value, reply=answer), gr.update(value=form) if form else gr.skip()
 
+    def price_address(request: gr.Request) -> tuple[Any, Any]:
+        value, _, form = _opened(lab, dict(request.query_params), presets)
+        return price(value, form, None)
+
+    price(_opened(lab, {}, presets)[0], None, None)  # the first price loads much: here, not before a visitor's eyes
     listen(editor.revise, reply, editor, editor)
     listen([editor.revise, launch.revise], price, [editor, launch, pinned], [costs, curve])
     listen(costs.pin, pin, [editor, launch, pinned], [pinned, costs, curve])
     listen(costs.unpin, unpin, [editor, launch], [pinned, costs, curve])
     listen(launch.launch, submit, [launch, editor], launch)
-    on_load(open_address, [editor, launch, costs, curve])
+    on_load(open_address, [editor, launch])
+    on_load(price_address, [costs, curve])  # apart: the stack is drawn before it is priced
 
 
 def _tiers(lab: Lab) -> dict[str, list[str]]:

@@ -107,7 +107,7 @@ def _head(rows: RunRows, run: Any) -> dict[str, Any]:
 
 
 def _curve(lab: Lab, run: Any, metrics: list[str], value: Any) -> dict[str, Any]:
-    choices = curves.Choices.model_validate((value or {}).get("choices") or {})
+    choices = curves.Choices.read(value)
     offered = curves.quantities(metrics)
     if offered and choices.quantity not in {option["value"] for option in offered}:
         choices.quantity = offered[0]["value"]

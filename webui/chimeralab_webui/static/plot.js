@@ -42,6 +42,7 @@ class Plot {
       el('div', { class: 'cl-plot-head' }, el('h3', {}, props.title || ''), this.controls), el('div', { class: 'cl-plot-body' }, this.empty, this.area)));
     this.fields = {};
     for (const control of props.controls || []) this.addControl(control);
+    send(null, { rev: 0, choices: { ...this.choices } }); // what the address chose
     onReply((reply) => {
       if (reply.rev < this.newest) return;
       this.newest = reply.rev;
@@ -54,7 +55,7 @@ class Plot {
 
   addControl(control) {
     const fromAddress = new URLSearchParams(location.search).get(control.name);
-    if (fromAddress != null) this.choices[control.name] = fromAddress;
+    if (fromAddress) this.choices[control.name] = fromAddress;
     const chosen = this.choices[control.name] ?? control.value;
     this.choices[control.name] = chosen;
     const node = select(control.options || [], chosen, (value) => {

@@ -58,12 +58,14 @@ class RunDetails {
   }
 
   spec(text) {
+    const code = el('pre', { class: 'cl-mono' }, text);
     const copy = button('Copy', async () => {
-      await navigator.clipboard.writeText(text);
-      copy.textContent = 'Copied';
+      getSelection().selectAllChildren(code);
+      await navigator.clipboard?.writeText(text); // browsers offer it on secure addresses only; elsewhere: Ctrl+C
+      if (navigator.clipboard) copy.textContent = 'Copied';
       setTimeout(() => { copy.textContent = 'Copy'; }, 1500);
     }, { class: 'cl-button cl-copy' });
-    return el('div', { class: 'cl-code' }, copy, el('pre', { class: 'cl-mono' }, text));
+    return el('div', { class: 'cl-code' }, copy, code);
   }
 
   environment({ environment, plugins }) {
