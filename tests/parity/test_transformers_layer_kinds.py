@@ -105,3 +105,27 @@ def test_experts_of_kimi_stand_where_its_class_puts_them(given: dict) -> None:
     config = transformers.KimiLinearConfig(**given)
     expected = ["moe" if word == "sparse" else "swiglu" for word in config.mlp_layer_types]
     assert [layer.ffn for layer in layers(config, given)] == expected
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_shared_layers_of_zamba2_take_turns_by_use(blocks: int) -> None:
+    config = transformers.Zamba2Config(num_mem_blocks=blocks, adapter_rank=16)
+    read_here = layers(config, {})
+    uses = [layer for layer in read_here if layer.share is not None]
+    assert [layer.share for layer in uses] == [f"shared{i % blocks}" for i in range(len(config.hybrid_layer_ids))]
+    assert {layer.lora for layer in uses} == {16}
+    before = [sum(layer.mixer == "mamba2" for layer in read_here[: read_here.index(use)]) for use in uses[:1]]
+    assert before == config.hybrid_layer_ids[:1]
+    assert sum(layer.mixer == "mamba2" for layer in read_here) == len(config.layer_types)
+
+
+def test_zamba_has_one_shared_layer() -> None:
+    config = transformers.ZambaConfig(num_hidden_layers=20)
+    read_here = layers(config, {})
+    kinds = [
+        "hybrid" if previous is not None and previous.share else "linear_attention"
+        for previous, layer in zip((None, *read_here), read_here, strict=False)
+        if layer.share is None
+    ]
+    assert kinds == list(config.layer_types)
+    assert {layer.share for layer in read_here} == {None, "shared0"}

@@ -76,6 +76,12 @@ def test_options_belong_to_every_repeat_of_their_layer() -> None:
     assert full.options == {}
 
 
+def test_a_label_and_an_adapter_belong_to_one_use() -> None:
+    layers = parse("(mamba2 x2, attention[window=8]@a + lora(4)) x2, attention@b")
+    uses = [(layer.share, layer.lora) for layer in layers]
+    assert uses == [(None, 0), (None, 0), ("a", 4), (None, 0), (None, 0), ("a", 4), ("b", 0)]
+
+
 @pytest.mark.parametrize(
     ("axis", "ffns"),
     [
@@ -98,6 +104,14 @@ def test_a_feed_forward_has_options_too() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
+        ("attention@", 11, "expected the label of the shared layer, but the text ends"),
+        ("attention@3", 11, "expected the label of the shared layer, not '3'"),
+        ("attention + lora(8)", 11, "an adapter needs a shared layer. Write attention@name + lora(8)"),
+        ("attention@a + laura(8)", 15, "unknown adapter 'laura'"),
+        ("attention@a + lora", 19, "expected '(', but the text ends"),
+        ("attention@a + lora(0)", 20, "the adapter's rank lies between 1 and 4096"),
+        ("attention@a + lora(x)", 20, "expected the adapter's rank, not 'x'"),
+        ("attention, ffn=mlp@a", 16, "a label on a feed-forward. Put it on the mixer: attention@a"),
         ("", 1, "the stack has no layers. Write a mixer"),
         ("ffn=mlp", 1, "the stack has no layers"),
         (" , ", 2, "expected a mixer, not ','"),
@@ -158,7 +172,15 @@ values = (
     | st.sampled_from(["true", "None", "NULL", "x4", "inf", "1", "", "a b", '"', "\\", "]", "é", "\u2028"])
 )
 options = st.dictionaries(names, values, max_size=3)
-units = st.builds(LayerSpec, mixer=names, options=options, ffn=names | st.just("swiglu"), ffn_options=options)
+sharing = st.just({}) | st.fixed_dictionaries({"share": names}, optional={"lora": st.integers(0, 4096)})
+units = st.builds(
+    lambda shared, **parts: LayerSpec(**parts, **shared),
+    sharing,
+    mixer=names,
+    options=options,
+    ffn=names | st.just("swiglu"),
+    ffn_options=options,
+)
 stacks = st.lists(st.sampled_from(["a", "b"]).map(lambda name: LayerSpec(mixer=name)), min_size=1, max_size=24)
 mixed = st.lists(units, min_size=1, max_size=3).flatmap(
     lambda few: st.lists(st.sampled_from(few), min_size=1, max_size=12)
@@ -174,7 +196,7 @@ def test_text_made_from_layers_reads_back_as_those_layers(layers: list[LayerSpec
 
 
 @settings(deadline=None)
-@given(st.text(max_size=60) | st.text('ax3(),[]="\\.-e every ffn=first*\n', max_size=60))
+@given(st.text(max_size=60) | st.text('ax3(),[]="\\.-e every ffn=first*\n@+lora', max_size=60))
 @example('a[b="\\q"]')
 @example('a[b="\t"]')
 @example("x" + "9" * 5000)

@@ -7,7 +7,8 @@ import torch
 from chimeralab import ops
 from chimeralab.contracts import Place
 from chimeralab.stack.model import Layer, StackModel
-from chimeralab.stack.resolve import resolve
+from chimeralab.stack.resolve import ResolvedLayer, resolve
+from chimeralab.stack.sharing import use
 from chimeralab.stack.spec import StackSpec
 
 
@@ -31,19 +32,30 @@ def build(
         torch.manual_seed(seed)
     meta = device is not None and torch.device(device).type == "meta"
     with torch.device("meta" if meta else "cpu"):
+        shared: dict[str, Layer] = {}
+        built = []
+        for index, layer in enumerate(layers):
+            if layer.share is None:
+                built.append(_layer(layer, stack, Place(index, len(layers))))
+                continue
+            if layer.share not in shared:
+                shared[layer.share] = _layer(layer, stack, Place(index, len(layers)))
+            built.append(use(shared[layer.share], layer.lora))
         model = StackModel(
-            [
-                Layer(
-                    layer.mixer(layer.config, stack.d_model, place := Place(index, len(layers))),
-                    layer.ffn(layer.ffn_config, stack.d_model, place),
-                    stack.d_model,
-                    stack.norm_eps,
-                )
-                for index, layer in enumerate(layers)
-            ],
+            built,
             stack.d_model,
             vocab_size,
             eps=stack.norm_eps,
             tie_embeddings=stack.tie_embeddings,
+            shared=shared,
         )
     return model.to(device=device, dtype=dtype)
+
+
+def _layer(layer: ResolvedLayer, stack: StackSpec, place: Place) -> Layer:
+    return Layer(
+        layer.mixer(layer.config, stack.d_model, place),
+        layer.ffn(layer.ffn_config, stack.d_model, place),
+        stack.d_model,
+        stack.norm_eps,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from chimeralab import ops
 from chimeralab.contracts import Cost, Kernel
 from chimeralab.stack.build import build
 from chimeralab.stack.resolve import ResolvedLayer, resolve
+from chimeralab.stack.sharing import adapter_cost
 from chimeralab.stack.spec import LayerSpec, StackSpec
 
 CONTEXTS = (256, 1024, 4096, 16384, 65536, 262144)
@@ -48,7 +50,7 @@ class LayerCost(BaseModel):
 class CostReport(BaseModel):
     """Costs of a stack. FLOPs per token, bytes per sequence unless said otherwise."""
 
-    params: dict[str, int]  # embedding, mixers, feed_forwards, norms, head
+    params: dict[str, int]  # embedding, mixers, feed_forwards, norms, head; adapters where there are
     total_params: int
     layers: list[LayerCost]
     sequence_length: int
@@ -64,16 +66,36 @@ class CostReport(BaseModel):
     decode_tokens_per_second: dict[str, float]  # upper bound at batch 1 and the longest context: bytes / bandwidth
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """One layer's costs; a second use of a shared layer has no parameters but its adapters'."""
+
+    mixer: Cost
+    ffn: Cost
+    norms: Cost
+    adapters: Cost
+
+    @property
+    def total(self) -> Cost:
+        return self.mixer + self.ffn + self.norms + self.adapters
+
+
+def _parts(layers: list[ResolvedLayer], d_model: int) -> list[_Parts]:
+    found, labels = [], set()
+    for layer in layers:
+        norms = d_model * ((not layer.mixer.null) + (not layer.ffn.null))
+        mixer, ffn = layer.mixer_cost(d_model), layer.ffn_cost(d_model)
+        if layer.share in labels:
+            mixer, ffn, norms = mixer.without_params(), ffn.without_params(), 0
+        if layer.share is not None:
+            labels.add(layer.share)
+        found.append(_Parts(mixer, ffn, Cost.weights(norms), adapter_cost(layer, d_model)))
+    return found
+
+
 def stack_cost(layers: list[ResolvedLayer], d_model: int) -> Cost:
     """The layers and their norms, without embedding and head."""
-    parts = []
-    for layer in layers:
-        parts += [layer.mixer_cost(d_model), layer.ffn_cost(d_model), Cost.weights(_norms(layer, d_model))]
-    return Cost.total([*parts, Cost.weights(d_model)])
-
-
-def _norms(layer: ResolvedLayer, d_model: int) -> int:
-    return d_model * ((not layer.mixer.null) + (not layer.ffn.null))
+    return Cost.total([*(parts.total for parts in _parts(layers, d_model)), Cost.weights(d_model)])
 
 
 def cost(
@@ -100,16 +122,19 @@ def cost(
     layers = resolve(stack)
     D, T = stack.d_model, sequence_length
     lengths = list(contexts or CONTEXTS)
-    body = stack_cost(layers, D)
+    parts = _parts(layers, D)
+    body = Cost.total([*(part.total for part in parts), Cost.weights(D)])
     head = Cost.linear(D, vocab_size)
     whole = body + (head.without_params() if stack.tie_embeddings else head)
     params = {
         "embedding": vocab_size * D,
-        "mixers": sum(layer.mixer_cost(D).params for layer in layers),
-        "feed_forwards": sum(layer.ffn_cost(D).params for layer in layers),
-        "norms": sum(_norms(layer, D) for layer in layers) + D,
+        "mixers": sum(part.mixer.params for part in parts),
+        "feed_forwards": sum(part.ffn.params for part in parts),
+        "norms": sum(part.norms.params for part in parts) + D,
         "head": 0 if stack.tie_embeddings else vocab_size * D,
     }
+    if any(layer.lora for layer in layers):
+        params["adapters"] = sum(part.adapters.params for part in parts)
     total = sum(params.values())
     memory = {
         "weights": 4 * total,
@@ -124,7 +149,7 @@ def cost(
     return CostReport(
         params=params,
         total_params=total,
-        layers=[_layer_cost(layer, D, T) for layer in layers],
+        layers=[_layer_cost(layer, part.total, T) for layer, part in zip(layers, parts, strict=True)],
         sequence_length=T,
         batch_size=batch_size,
         train_flops=whole.train_flops(T),
@@ -139,15 +164,14 @@ def cost(
     )
 
 
-def _layer_cost(layer: ResolvedLayer, d_model: int, T: int) -> LayerCost:
-    both = layer.mixer_cost(d_model) + layer.ffn_cost(d_model)
+def _layer_cost(layer: ResolvedLayer, total: Cost, T: int) -> LayerCost:
     return LayerCost(
         mixer=layer.mixer.name,
         ffn=layer.ffn.name,
-        params=both.params + _norms(layer, d_model),
-        prefill_flops=both.prefill_flops(T),
-        decode_flops=both.decode_flops(T),
-        state_bytes=both.state_bytes(T),
+        params=total.params,
+        prefill_flops=total.prefill_flops(T),
+        decode_flops=total.decode_flops(T),
+        state_bytes=total.state_bytes(T),
     )
 
 

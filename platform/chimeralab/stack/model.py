@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ class Norm(nn.Module):
 
 class Layer(nn.Module):
     """x + mixer(norm x), then x + ffn(norm x); a part that is null is not there."""
+
+    is_use = False  # of a shared layer, which holds the weights
 
     def __init__(self, mixer: Mixer, ffn: FeedForward, d_model: int, eps: float) -> None:
         super().__init__()
@@ -64,12 +66,24 @@ class StackModel(nn.Module):
     """A token model over a stack of layers.
 
     `forward(tokens)` gives logits for every position; with a state it goes on where the state stopped.
+    `shared` holds, by label, the layers whose weights some of `layers` use; it comes first, so that their parameters
+    are named once, after the label.
     """
 
-    def __init__(self, layers: list[Layer], d_model: int, vocab_size: int, *, eps: float, tie_embeddings: bool) -> None:
+    def __init__(
+        self,
+        layers: list[Layer],
+        d_model: int,
+        vocab_size: int,
+        *,
+        eps: float,
+        tie_embeddings: bool,
+        shared: Mapping[str, Layer] | None = None,
+    ) -> None:
         super().__init__()
         self.d_model, self.vocab_size = d_model, vocab_size
         self.embedding = nn.Embedding(vocab_size, d_model)
+        self.shared = nn.ModuleDict(shared or {})
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
         self.norm = Norm(d_model, eps)
         self.head = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
@@ -129,18 +143,26 @@ class StackModel(nn.Module):
         ]
 
     def param_groups(self) -> list[ParamGroup]:
-        """The layers' own groups, merged by what they ask for; embeddings and head decay, norms do not."""
+        """The layers' own groups, merged by what they ask for; embeddings, head and adapters decay, norms do not."""
+        shared: list[Layer] = [*self.shared.values()]  # type: ignore[list-item]
+        owners = [*shared, *(layer for layer in self.layers if not layer.is_use)]
         tables = [self.embedding] + ([self.head] if self.head is not None else [])
-        groups = [ParamGroup([parameter for table in tables for parameter in table.parameters()])]
-        groups.append(ParamGroup([m.weight for m in self.modules() if isinstance(m, Norm)], weight_decay=False))
-        for layer in self.layers:
+        norms = [self.norm, *(norm for layer in owners for norm in (layer.mixer_norm, layer.ffn_norm) if norm)]
+        groups = [
+            ParamGroup([parameter for table in tables for parameter in table.parameters()]),
+            ParamGroup([norm.weight for norm in norms], weight_decay=False),
+        ]
+        for layer in owners:
             for part in (layer.mixer, layer.ffn):
                 groups += part.param_groups() if part is not None else []
+        held = {id(parameter) for parameter in self.shared.parameters()}
+        uses = [layer for layer in self.layers if layer.is_use]
+        groups.append(ParamGroup([p for layer in uses for p in layer.parameters() if id(p) not in held]))
         merged: dict[tuple[bool, float], ParamGroup] = {}
         for group in groups:
             key = (group.weight_decay, group.lr_scale)
             merged.setdefault(key, ParamGroup([], *key)).params.extend(group.params)
-        return list(merged.values())
+        return [group for group in merged.values() if group.params]
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

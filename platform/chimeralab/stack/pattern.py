@@ -3,8 +3,9 @@
     entries  = entry {"," entry}
     entry    = item | ("ffn" | "first" | "last") "=" item
     item     = unit [("x" | "*") count]
-    unit     = name ["[" option {"," option} "]"] | "(" item {"," item} ")"
+    unit     = layer | "(" item {"," item} ")"
              | "every" "(" n "," layer {"," key "=" value} ")"        keys: offset, base, truncate
+    layer    = name ["[" option {"," option} "]"] ["@" label ["+" "lora" "(" rank ")"]]
     option   = name "=" (number | "string" | true | false | none | name)
 
 `every(3, attention, offset=2, base=mamba2) x12` is twelve layers with attention at 2, 5, 8 and 11, counted from 0.
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chimeralab.errors import PatternError
-from chimeralab.stack.spec import MAX_LAYERS, LayerSpec
+from chimeralab.stack.spec import MAX_LAYERS, MAX_LORA, LayerSpec
 
 DEFAULT_FFN = "swiglu"
 AXES = ("ffn", "first", "last")
@@ -33,7 +34,7 @@ _TOKEN = re.compile(
     | (?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
     | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<string>"(?:[^"\\\n]|\\.)*")
-    | (?P<mark>[()\[\],=])
+    | (?P<mark>[()\[\],=@+])
     )""",
     re.VERBOSE,
 )
@@ -50,11 +51,13 @@ class _Token:
 
 @dataclass(frozen=True)
 class _Unit:
-    """A named mixer or feed-forward with its options."""
+    """A named mixer or feed-forward with its options, and for a mixer the label of the layer that it shares."""
 
     name: str
     options: dict[str, Any]
     column: int
+    share: str | None = None
+    lora: int = 0
 
     def expand(self, length: int | None) -> list[_Unit]:
         return [self]
@@ -196,7 +199,30 @@ class _Parser:
         if token.kind == "repeat":
             raise _error("a count that repeats nothing", token.column, "Put a mixer or a group before it")
         name = self.take("name", "a mixer")
-        return _Unit(name.text, self.options(), name.column)
+        options = self.options()
+        return _Unit(name.text, options, name.column, *self.sharing())
+
+    def sharing(self) -> tuple[str | None, int]:
+        """`@label + lora(8)`, where it is written."""
+        if self.peek().text == "+" and self.peek().kind == "mark":
+            raise _error("an adapter needs a shared layer", self.peek().column, "Write attention@name + lora(8)")
+        if self.peek().text != "@" or self.peek().kind != "mark":
+            return None, 0
+        self.at += 1
+        label = self.take("name", "the label of the shared layer").text
+        if self.peek().text != "+" or self.peek().kind != "mark":
+            return label, 0
+        self.at += 1
+        adapter = self.take("name", "lora(rank)")
+        if adapter.text != "lora":
+            raise _error(f"unknown adapter {adapter.text!r}", adapter.column, "Write + lora(8)")
+        self.mark("(")
+        column = self.peek().column
+        rank = self.whole("the adapter's rank")
+        if not 1 <= rank <= MAX_LORA:
+            raise _error(f"the adapter's rank lies between 1 and {MAX_LORA}", column)
+        self.mark(")")
+        return label, rank
 
     def options(self) -> dict[str, Any]:
         if self.peek().text != "[":
@@ -348,8 +374,19 @@ def _cycle(item: _Item, layers: int) -> list[_Unit | None]:
 
 
 def _layer(mixer: _Unit, ffn: _Unit | None) -> LayerSpec:
+    if ffn is not None and ffn.share is not None:
+        raise _error(
+            "a label on a feed-forward", ffn.column, f"Put it on the mixer: {mixer.name}@{ffn.share} shares the layer"
+        )
     name, options = (ffn.name, ffn.options) if ffn else (DEFAULT_FFN, {})
-    return LayerSpec(mixer=mixer.name, options=mixer.options, ffn=name, ffn_options=options)
+    return LayerSpec(
+        mixer=mixer.name,
+        options=mixer.options,
+        ffn=name,
+        ffn_options=options,
+        share=mixer.share,
+        lora=mixer.lora,
+    )
 
 
 def _error(reason: str, column: int, remedy: str = "") -> PatternError:

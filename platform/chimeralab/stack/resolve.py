@@ -21,6 +21,8 @@ class ResolvedLayer:
     config: LayerConfig
     ffn: type[FeedForward]
     ffn_config: LayerConfig
+    share: str | None = None  # layers with one label share their weights
+    lora: int = 0  # rank of this use's adapters
 
     def mixer_cost(self, d_model: int) -> Cost:
         return Cost() if self.mixer.null else self.mixer.cost(self.config, d_model)
@@ -34,10 +36,15 @@ def resolve(stack: StackSpec) -> list[ResolvedLayer]:
 
     Raises:
         SpecError: an unknown name, an unknown or impossible option; `place` is "layer 3: attention.heads".
+            Two layers share a label and nothing else.
     """
     seen: dict[str, ResolvedLayer] = {}
+    first_uses: dict[str, int] = {}
     resolved = []
     for index, layer in enumerate(stack.layers):
+        if layer.share is not None:
+            first = first_uses.setdefault(layer.share, index)
+            _check_same(stack.layers[first], layer, first, index)
         key = layer.model_dump_json()
         if key not in seen:
             seen[key] = _resolve(layer, stack.d_model, f"layer {index}")
@@ -53,7 +60,23 @@ def _resolve(layer: LayerSpec, d_model: int, place: str) -> ResolvedLayer:
         _config(mixer, layer.options, d_model, place),
         ffn,
         _config(ffn, layer.ffn_options, d_model, place),
+        layer.share,
+        layer.lora,
     )
+
+
+def _check_same(first: LayerSpec, layer: LayerSpec, at: int, index: int) -> None:
+    unlike = [
+        name for name in ("mixer", "options", "ffn", "ffn_options") if getattr(first, name) != getattr(layer, name)
+    ]
+    if unlike:
+        here, there = (getattr(spec, unlike[0]) for spec in (layer, first))
+        raise SpecError(
+            f"the layer shared as {layer.share!r} has {unlike[0].replace('_', ' ')} {here!r} here"
+            f" and {there!r} at layer {at}",
+            place=f"layer {index}",
+            remedy="Write it alike at each depth, or choose another label",
+        )
 
 
 def _config(cls: Any, options: dict[str, Any], d_model: int, place: str) -> LayerConfig:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from chimeralab.stack.pattern import _WORDS, DEFAULT_FFN
-from chimeralab.stack.spec import LayerSpec
-
-_BARE = re.compile(r"(?!x\d+$)[A-Za-z_][A-Za-z0-9_]*")  # x4 would read as a count
+from chimeralab.stack.spec import LABEL, LayerSpec
 
 
 def to_text(layers: Sequence[LayerSpec]) -> str:
     """`parse(to_text(layers)) == layers`, for any list."""
-    mixers = [_unit(layer.mixer, layer.options) for layer in layers]
+    mixers = [_unit(layer.mixer, layer.options) + _sharing(layer) for layer in layers]
     ffns = [_unit(layer.ffn, layer.ffn_options) for layer in layers]
     text = _compress(mixers)
     period = next(p for p in range(1, len(ffns) + 1) if len(ffns) % p == 0 and ffns[:p] * (len(ffns) // p) == ffns)
@@ -31,13 +28,18 @@ def _unit(name: str, options: dict[str, Any]) -> str:
     return f"{name}[{', '.join(f'{key}={_value(value)}' for key, value in options.items())}]"
 
 
+def _sharing(layer: LayerSpec) -> str:
+    label = f"@{layer.share}" if layer.share is not None else ""
+    return f"{label} + lora({layer.lora})" if layer.lora else label
+
+
 def _value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
     text = str(value)
-    return text if _BARE.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)
+    return text if LABEL.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)
 
 
 def _compress(units: list[str]) -> str:

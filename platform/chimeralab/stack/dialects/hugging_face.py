@@ -75,6 +75,8 @@ DIFFERENT = {
     "olmo3": "norms stand before each branch here, after it in OLMo 3",
     "qwen3_5_text": "the gate on attention's output and the shared expert are left out",
     "qwen3_next": "the gate on attention's output and the shared expert are left out",
+    "zamba": "the shared layer sees the hidden state alone, not beside the embedding",
+    "zamba2": "the shared layer sees the hidden state alone, not the embedding too; all its maps have adapters",
 }
 
 
@@ -93,13 +95,36 @@ def read_hugging_face(text: str) -> Imported:
     if model not in known and fields.get("layer_types") is None:
         raise fields.error("model_type", f"unknown model {model!r}", did_you_mean(model, known))
     count = fields.count("num_hidden_layers", "n_layer")
-    layers = []
+    layers: list[LayerSpec] = []
     for index, kind in enumerate(kinds(model, fields, count)):
+        if kind == HYBRID and model in ("zamba", "zamba2"):
+            layers += _zamba_hybrid(model, fields, uses=sum(layer.share is not None for layer in layers))
+            continue
         mixer, options = _mixer(model, kind, fields, index, count)
         ffn, ffn_options = _feed_forward(model, fields, index)
         layers.append(LayerSpec(mixer=mixer, options=options, ffn=ffn, ffn_options=ffn_options))
     note = DIFFERENT.get(model)
     return Imported(tuple(layers), settings, (note,) if note else ())
+
+
+def _zamba_hybrid(model: str, fields: Fields, uses: int) -> list[LayerSpec]:
+    """A shared transformer layer, then the Mamba of its own. The shared ones take turns by use, not by depth."""
+    shared = uses % fields.whole("num_mem_blocks", default=1)
+    rank = fields.whole("adapter_rank", default=0) if model == "zamba2" else 0
+    heads = fields.whole("num_attention_heads")
+    rope = None if fields.get("use_mem_rope") else False
+    options = {"heads": heads, "head_dim": 2 * fields.whole("hidden_size") // heads, "rope": rope}
+    hidden = {"hidden": fields.get("intermediate_size", default=4 * fields.whole("hidden_size"))}
+    block = LayerSpec(
+        mixer="attention",
+        options=_given(options),
+        ffn="geglu",
+        ffn_options=hidden,
+        share=f"shared{shared}",
+        lora=rank,
+    )
+    mixer, mixer_options = _mixer(model, LINEAR, fields, 0, 1)
+    return [block, LayerSpec(mixer=mixer, options=mixer_options, ffn="none")]
 
 
 def _mixer(model: str, kind: str, fields: Fields, index: int, count: int) -> Part:
@@ -173,7 +198,7 @@ def linear(name: str, fields: Fields) -> dict[str, Any]:
 
 
 def _feed_forward(model: str, fields: Fields, index: int) -> Part:
-    if model in ("mamba", "mamba2", "falcon_mamba"):
+    if model in ("mamba", "mamba2", "falcon_mamba", "zamba", "zamba2"):
         return "none", {}
     if model == "rwkv":
         return "rwkv_channel_mix", {}

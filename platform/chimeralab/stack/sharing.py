@@ -1,0 +1,71 @@
+"""One layer's weights used at several depths, each use with a small adapter of its own (Zamba2, arXiv 2411.15242).
+
+What is shared is the whole layer: mixer, feed-forward and their norms. State is not: each use has its own.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from chimeralab.contracts import Cost, Place
+from chimeralab.errors import SpecError
+from chimeralab.stack.model import Layer
+from chimeralab.stack.resolve import ResolvedLayer
+
+
+class Adapted(nn.Module):
+    """A shared linear map with a use's own low-rank addition, y = W x + b + U D x, where U starts at zero.
+
+    Source: LoRA (arXiv 2106.09685), without its scale.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.linear = linear
+        weight = linear.weight
+        self.down = nn.Parameter(weight.new_empty(rank, linear.in_features).normal_(std=linear.in_features**-0.5))
+        self.up = nn.Parameter(weight.new_zeros(linear.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + nn.functional.linear(nn.functional.linear(x, self.down), self.up)
+
+
+def use(shared: Layer, rank: int) -> Layer:
+    """A layer that computes with the weights of `shared`, and with an adapter beside each linear map."""
+    weights = {id(tensor): tensor for tensor in (*shared.parameters(), *shared.buffers())}
+    layer = copy.deepcopy(shared, weights)  # modules are copied, weights are the same objects
+    layer.is_use = True
+    if rank:
+        for parent in [*layer.modules()]:
+            for name, child in [*parent.named_children()]:
+                if isinstance(child, nn.Linear):
+                    setattr(parent, name, Adapted(child, rank))
+    return layer
+
+
+def adapter_cost(layer: ResolvedLayer, d_model: int) -> Cost:
+    """Parameters and FLOPs of a use's adapters.
+
+    Raises:
+        SpecError: the layer has no linear map.
+    """
+    if not layer.lora:
+        return Cost()
+    with torch.device("meta"):
+        parts = [
+            part(config, d_model, Place())
+            for part, config in ((layer.mixer, layer.config), (layer.ffn, layer.ffn_config))
+            if not part.null
+        ]
+    linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+    if not linears:
+        raise SpecError(
+            f"lora({layer.lora}) has no linear map to adapt in {layer.mixer.name!r}",
+            place=f"shared layer {layer.share!r}",
+            remedy="Leave it out",
+        )
+    low = [Cost.linear(m.in_features, layer.lora) + Cost.linear(layer.lora, m.out_features) for m in linears]
+    return Cost.total(low)
