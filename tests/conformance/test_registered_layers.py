@@ -37,6 +37,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "hgrn": [{}, {"expand": 2}],
     "min_gru": [{}, {"expand": 2, "candidate": "linear"}],
     "qrnn": [{}, {"taps": 1, "pooling": "f"}, {"width": 24, "taps": 3, "pooling": "ifo"}],
+    "delta_net": [{}, {"heads": 4, "expand_v": 2.0, "gate": True, "negative_eigenvalues": True, "conv": 2}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -3,6 +3,7 @@
 from chimeralab import Mixer, hookimpl
 from chimeralab_plugins.mixers.attention import Attention
 from chimeralab_plugins.mixers.based import Based
+from chimeralab_plugins.mixers.delta_net import DeltaNet
 from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
@@ -42,6 +43,7 @@ def register_mixers() -> list[type[Mixer]]:
         MinGRU,
         QRNN,
         S4D,
+        DeltaNet,
         ShortConv,
         Identity,
     ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chimeralab import Cost, Mixer, MixerConfig, Place, SpecError, ops
+from chimeralab_plugins.step_size import step_bias
 
 PLACE = "mixer mamba2"
 
@@ -77,7 +78,7 @@ class Mamba2(Mixer):
         bound = 1 / math.sqrt(config.conv)
         self.conv_weight = nn.Parameter(torch.empty(self.conv_width, config.conv).uniform_(-bound, bound))
         self.conv_bias = nn.Parameter(torch.empty(self.conv_width).uniform_(-bound, bound))
-        self.dt_bias = nn.Parameter(_initial_dt_bias(self.heads))
+        self.dt_bias = nn.Parameter(step_bias(self.heads))
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = nn.Parameter(torch.ones(self.inner))
@@ -147,9 +148,3 @@ class Mamba2(Mixer):
         by_group = (self.config.groups, -1)
         y = ops.rms_norm(y.unflatten(-1, by_group), None, 1e-5, gate=z.unflatten(-1, by_group))
         return y.flatten(-2) * self.norm
-
-
-def _initial_dt_bias(heads: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
-    """The bias whose softplus is log-uniform between `low` and `high`."""
-    delta = torch.exp(torch.rand(heads) * (math.log(high) - math.log(low)) + math.log(low))
-    return delta + torch.log(-torch.expm1(-delta))
