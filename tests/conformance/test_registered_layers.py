@@ -38,6 +38,8 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "min_gru": [{}, {"expand": 2, "candidate": "linear"}],
     "qrnn": [{}, {"taps": 1, "pooling": "f"}, {"width": 24, "taps": 3, "pooling": "ifo"}],
     "delta_net": [{}, {"heads": 4, "expand_v": 2.0, "gate": True, "negative_eigenvalues": True, "conv": 2}],
+    "gated_delta_net": [{}, {"heads": 4, "key_heads": 2, "expand_k": 0.5, "negative_eigenvalues": True}],
+    "kda": [{}, {"heads": 2, "expand_k": 0.5, "gate_rank": 8, "negative_eigenvalues": True}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

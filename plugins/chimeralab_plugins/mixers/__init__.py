@@ -4,10 +4,12 @@ from chimeralab import Mixer, hookimpl
 from chimeralab_plugins.mixers.attention import Attention
 from chimeralab_plugins.mixers.based import Based
 from chimeralab_plugins.mixers.delta_net import DeltaNet
+from chimeralab_plugins.mixers.gated_delta_net import GatedDeltaNet
 from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.identity import Identity
+from chimeralab_plugins.mixers.kda import KDA
 from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
 from chimeralab_plugins.mixers.mamba import Mamba
@@ -44,6 +46,8 @@ def register_mixers() -> list[type[Mixer]]:
         QRNN,
         S4D,
         DeltaNet,
+        GatedDeltaNet,
+        KDA,
         ShortConv,
         Identity,
     ]
