@@ -40,6 +40,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "delta_net": [{}, {"heads": 4, "expand_v": 2.0, "gate": True, "negative_eigenvalues": True, "conv": 2}],
     "gated_delta_net": [{}, {"heads": 4, "key_heads": 2, "expand_k": 0.5, "negative_eigenvalues": True}],
     "kda": [{}, {"heads": 2, "expand_k": 0.5, "gate_rank": 8, "negative_eigenvalues": True}],
+    "delta_product": [{}, {"heads": 2, "products": 3, "decay": False, "gate": False, "negative_eigenvalues": False}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

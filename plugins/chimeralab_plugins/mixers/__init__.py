@@ -4,6 +4,7 @@ from chimeralab import Mixer, hookimpl
 from chimeralab_plugins.mixers.attention import Attention
 from chimeralab_plugins.mixers.based import Based
 from chimeralab_plugins.mixers.delta_net import DeltaNet
+from chimeralab_plugins.mixers.delta_product import DeltaProduct
 from chimeralab_plugins.mixers.gated_delta_net import GatedDeltaNet
 from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.hgrn import HGRN
@@ -48,6 +49,7 @@ def register_mixers() -> list[type[Mixer]]:
         DeltaNet,
         GatedDeltaNet,
         KDA,
+        DeltaProduct,
         ShortConv,
         Identity,
     ]
