@@ -24,8 +24,8 @@ def scan(  # noqa: PLR0915
     start,  # B·H segments K V: the state that each segment meets
     final,  # B·H K V: the last state; without y B·H segments K V, each segment's own
     kept,  # B·H segments: logarithm of what a segment leaves of the state that it meets
-    states,  # B·H chunks K V: the state after each chunk; backwards, of the scan that it is multiplied with
-    owed,  # blocks B·H chunks: Σ states · state, the part of each block of V
+    states,  # B·H chunks K V: the state before each chunk; backwards, that of the scan whose gradient this one is
+    owed,  # blocks B·H chunks: what the gradient of a chunk's whole decay gets from each block of V
     probe,  # B T Hp V
     aligned,  # blocks B T H: y · probe
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, g_b, g_t, g_h, y_b, y_t, y_h, p_b, p_t, p_h,  # strides
@@ -38,7 +38,7 @@ def scan(  # noqa: PLR0915
     DECAYS: tl.constexpr,
     STARTS: tl.constexpr,  # from `start`, not from zero
     OUTPUT: tl.constexpr,  # write y; needs BK ≥ K
-    STATES: tl.constexpr,  # write `states`; backwards, read them and write `owed`
+    STATES: tl.constexpr,  # write `states`; backwards, read them and write `owed`; needs ALIGN
     ALIGN: tl.constexpr,  # write `aligned`
     ENDS: tl.constexpr,  # write `final`
     PRECISION: tl.constexpr,
@@ -90,9 +90,14 @@ def scan(  # noqa: PLR0915
         rows_k, rows_v = live[:, None] & in_k[None, :], live[:, None] & in_v[None, :]
         keys = tl.load(k + t[:, None] * k_t, mask=rows_k, other=0.0)
         values = tl.load(v + t[:, None] * v_t, mask=rows_v, other=0.0)
-        if STATES and BACKWARDS:
-            met = tl.load(states + (head * chunks + n) * K * V + tile, mask=in_tile, other=0.0)
-            tl.store(owed + (block_v * B * H + head) * chunks + n, tl.sum(tl.sum(S * met, 1), 0) * scale)
+        if ALIGN:
+            probed = tl.load(probe + t[:, None] * p_t, mask=rows_v, other=0.0)
+        if STATES:
+            state = states + (head * chunks + n) * K * V + tile
+            if BACKWARDS:
+                met = tl.load(state, mask=in_tile, other=0.0)
+            else:
+                tl.store(state, S.to(states.dtype.element_ty), mask=in_tile)
         if DECAYS:
             decay = tl.load(g + t * g_t, mask=live, other=0.0).to(tl.float32)
             G = tl.cumsum(decay, 0)
@@ -102,24 +107,26 @@ def scan(  # noqa: PLR0915
         if OUTPUT:
             queries = tl.load(q + t[:, None] * q_t, mask=rows_k, other=0.0)
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+            if STATES and BACKWARDS:
+                inner = tl.sum(tl.sum(S * met, 1), 0)
             out = tl.dot(queries, S.to(queries.dtype), input_precision=PRECISION)
             if DECAYS:
                 scores *= tl.exp(tl.where(reads, G[:, None] - G[None, :], -float("inf")))
                 out *= tl.exp(G)[:, None]
+                if STATES and BACKWARDS:
+                    through = inner * tl.exp(total) + tl.sum(tl.sum(out * probed, 1), 0)
+                    tl.store(owed + (block_v * B * H + head) * chunks + n, through * scale)
             else:
                 scores = tl.where(reads, scores, 0.0)
             out = tl.dot(scores.to(values.dtype), values, out, input_precision=PRECISION) * scale
             tl.store(y + t[:, None] * y_t, out.to(y.dtype.element_ty), mask=rows_v)
             if ALIGN:
-                other = tl.load(probe + t[:, None] * p_t, mask=rows_v, other=0.0)
-                tl.store(aligned + t * H, tl.sum(out * other, 1), mask=live)
+                tl.store(aligned + t * H, tl.sum(out * probed, 1), mask=live)
         if DECAYS:
             values = (values * tl.exp(total - G)[:, None]).to(keys.dtype)
             S *= tl.exp(total)
             left += total
         S = tl.dot(tl.trans(keys), values, S, input_precision=PRECISION)
-        if STATES and not BACKWARDS:
-            tl.store(states + (head * chunks + n) * K * V + tile, S.to(states.dtype.element_ty), mask=in_tile)
     if ENDS:
         if BACKWARDS:
             S *= scale
@@ -160,15 +167,15 @@ def join_segments(
 def decay_gradient(
     q_dq,  # blocks B T H: q · dq
     k_dk,  # blocks B T H: k · dk
-    owed,  # blocks B·H chunks: state after each chunk · its gradient
+    owed,  # blocks B·H chunks: gradient of each chunk's whole decay
     dg,  # B T H
     B, T, H, blocks,
     C: tl.constexpr,
 ):  # fmt: skip
     """dg_r = Σ_{t ≥ r in its chunk} (q · dq − k · dk)_t + owed.
 
-    g_r moves what tokens from r on read, and not what they write; what lies past the chunk it moves through the
-    state. A sum over the whole sequence would be the same, but would gather the rounding errors of all of it.
+    g_r moves what tokens from r on read, and the chunk's whole decay; it does not move what they write. A sum over
+    the whole sequence would need no `owed`, but would gather the rounding errors of all of it.
     """
     chunks = tl.cdiv(T, C)
     head = (tl.program_id(0) // chunks).to(tl.int64)
