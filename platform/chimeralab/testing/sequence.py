@@ -62,6 +62,16 @@ class SequenceConformance(LayerConformance):
         for t in range(self.tokens):
             require_position(y[:, t], whole, t, "forward from init_state differs from forward from None")
 
+    def test_autocast_goes_on_from_a_state(self) -> None:
+        """Under autocast a state in float32 meets inputs in bfloat16."""
+        layer, T = self.build(torch.float32), self.tokens
+        x = self.input(2, T, torch.float32)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            first, state = layer(x[:, : T - 1], layer.init_state(2, T))
+            last, _ = layer.step(x[:, T - 1], state)
+        both = torch.cat([first, last.unsqueeze(1)], 1)
+        self.require_near(both, x, "forward and step from init_state under bfloat16 autocast")
+
     def test_state_keeps_its_shape(self) -> None:
         """A CUDA graph of `step` needs it; so does a batch of sequences in one state."""
         layer, x = self.build(torch.bfloat16), self.input(2, 3, torch.bfloat16)
