@@ -41,6 +41,9 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gated_delta_net": [{}, {"heads": 4, "key_heads": 2, "expand_k": 0.5, "negative_eigenvalues": True}],
     "kda": [{}, {"heads": 2, "expand_k": 0.5, "gate_rank": 8, "negative_eigenvalues": True}],
     "delta_product": [{}, {"heads": 2, "products": 3, "decay": False, "gate": False, "negative_eigenvalues": False}],
+    "lru": [{}, {"d_state": 24, "r_min": 0.9, "r_max": 0.999}],
+    "s5": [{}, {"d_state": 24, "blocks": 3}],
+    "vision_mamba": [{"d_state": 4}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {

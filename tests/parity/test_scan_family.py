@@ -92,3 +92,63 @@ def test_qrnn_follows_its_equations(x: Tensor, pooling: str, taps: int) -> None:
         c = f[:, t] * c + i[:, t] * z[:, t]
         outputs.append((o[:, t] * c) @ mixer.o.weight.T)
     require_agreement(mixer, torch.stack(outputs, 1), x)
+
+
+def test_lru_follows_its_recurrence(x: Tensor) -> None:
+    """Resurrecting RNNs, appendix A: the dense matrices, in complex numbers, one state after another."""
+    N = 6
+    mixer, x = _mixer("lru", d_state=N).double(), x.requires_grad_()
+    eigenvalues = torch.exp(-torch.exp(mixer.nu_log) + 1j * torch.exp(mixer.theta_log))
+    inputs = torch.exp(mixer.gamma_log)[:, None] * torch.view_as_complex(mixer.B.weight.view(N, 2, D).mT.contiguous())
+    pairs = mixer.C.weight.view(D, N, 2)
+    outputs = torch.complex(pairs[..., 0], -pairs[..., 1])  # Re((a − bi)(h + ik)) = ah + bk
+    y = _complex_states(x, torch.diag(eigenvalues), inputs, outputs).real + mixer.D * x
+    value, gate = (F.gelu(y) @ mixer.out_proj.weight.T + mixer.out_proj.bias).chunk(2, -1)
+    require_agreement(mixer, value * gate.sigmoid(), x)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_s5_follows_its_discretised_state_space(x: Tensor, blocks: int) -> None:
+    """S5, section 3, with conjugates spelled out: N states, Ā = exp(AΔ) and B̄ = A⁻¹(Ā − I)B by dense matrices."""
+    N = 8
+    mixer, x = _mixer("s5", d_state=N, blocks=blocks).double(), x.requires_grad_()
+    half = torch.complex(-mixer.log_rate.exp(), mixer.frequency)
+    A, steps = torch.diag(torch.cat([half, half.conj()])), mixer.log_dt.exp().repeat(2)
+    B_half = torch.view_as_complex(mixer.B.weight.view(N // 2, 2, D).mT.contiguous())
+    pairs = mixer.C.weight.view(D, N // 2, 2) / 2
+    C_half = torch.complex(pairs[..., 0], -pairs[..., 1])
+    transition = torch.diag(torch.exp(torch.diag(A) * steps))
+    inputs = torch.linalg.solve(A, (transition - torch.eye(N)) @ torch.cat([B_half, B_half.conj()]))
+    states = _complex_states(x, transition, inputs, torch.cat([C_half, C_half.conj()], 1))
+    assert states.imag.abs().max() < EXACT
+    g = F.gelu(states.real + mixer.D * x)
+    require_agreement(mixer, g * (g @ mixer.gate.weight.T + mixer.gate.bias).sigmoid(), x)
+
+
+def _complex_states(x: Tensor, transition: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """C h_t with h_t = A h_{t-1} + B x_t for dense complex A, B, C: B T D."""
+    h, rows = torch.zeros(B, len(transition), dtype=torch.complex128), []
+    for t in range(T):
+        h = h @ transition.T + x[:, t].to(h.dtype) @ inputs.T
+        rows.append(h @ outputs.T)
+    return torch.stack(rows, 1)
+
+
+@pytest.mark.parametrize("inner_norm", ["none", "weighted"])
+def test_vision_mamba_is_a_mamba_in_each_direction(x: Tensor, inner_norm: str) -> None:
+    """With the projections shared, y = mamba→(x) + flip(mamba←(flip(x)))."""
+    options = {"d_state": 4, "dt_rank": 3, "inner_norm": inner_norm}
+    both, one = _mixer("vision_mamba", **options).double(), _mixer("mamba", **options).double()
+    x.requires_grad_()
+    shared = {"in_proj.weight": both.in_proj.weight, "out_proj.weight": both.out_proj.weight}
+
+    def directed(ssm: Any, x: Tensor) -> Tensor:
+        weights = shared | {f"ssm.{name}": weight for name, weight in ssm.named_parameters()}
+        return torch.func.functional_call(one, weights, (x,))[0]
+
+    wanted = directed(both.forwards, x) + directed(both.backwards, x.flip(1)).flip(1)
+    require_close(both(x)[0], wanted, "output", EXACT)
+    leaves = [x, *both.parameters()]
+    ours, theirs = (torch.autograd.grad(y.square().sum(), leaves) for y in (both(x)[0], wanted))
+    for name, a, b in zip(["input", *dict(both.named_parameters())], ours, theirs, strict=True):
+        require_close(a, b, f"gradient of {name}", EXACT)

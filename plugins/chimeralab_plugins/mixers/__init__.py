@@ -13,6 +13,7 @@ from chimeralab_plugins.mixers.identity import Identity
 from chimeralab_plugins.mixers.kda import KDA
 from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
+from chimeralab_plugins.mixers.lru import LRU
 from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.min_gru import MinGRU
@@ -23,7 +24,9 @@ from chimeralab_plugins.mixers.rwkv4 import RWKV4
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
 from chimeralab_plugins.mixers.rwkv6 import RWKV6
 from chimeralab_plugins.mixers.s4d import S4D
+from chimeralab_plugins.mixers.s5 import S5
 from chimeralab_plugins.mixers.short_conv import ShortConv
+from chimeralab_plugins.mixers.vision_mamba import VisionMamba
 
 
 @hookimpl
@@ -41,6 +44,9 @@ def register_mixers() -> list[type[Mixer]]:
         RWKV4,
         RWKV5,
         RWKV6,
+        VisionMamba,
+        S5,
+        LRU,
         RGLRU,
         HGRN,
         MinGRU,
