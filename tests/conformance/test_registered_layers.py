@@ -33,6 +33,8 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rwkv5": [{"head_dim": 16}],
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
     "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],
+    "lssl": [{"d_state": 8}, {"d_state": 6, "outputs": 3}],
+    "s4": [{"d_state": 8}, {"d_state": 6, "discretisation": "zoh"}],
     "s4d": [{"d_state": 16}, {"d_state": 8, "init": "lin", "discretisation": "bilinear"}],
     "hgrn": [{}, {"expand": 2}],
     "min_gru": [{}, {"expand": 2, "candidate": "linear"}],

@@ -69,7 +69,10 @@ def _require_same_life(mixer: Any, x: Tensor, spaces: list[tuple[Tensor, Tensor,
         for d, (A, drive, read) in enumerate(spaces):
             out, _ = _recurrence(A, drive, read, x[b, :, d], torch.zeros(len(A), dtype=A.dtype))
             y[b, :, d] = out + mixer.D[d] * x[b, :, d]
-    wanted = _glu(mixer, y)
+    _require_output(mixer, x, _glu(mixer, y))
+
+
+def _require_output(mixer: Any, x: Tensor, wanted: Tensor) -> None:
     require_close(mixer(x)[0], wanted, "convolution", EXACT)
     first, state = mixer(x[:, :33])
     require_close(torch.cat([first, mixer(x[:, 33:], state)[0]], 1), wanted, "two parts", EXACT)
@@ -141,3 +144,49 @@ def test_s4d_follows_the_dense_recurrence(x: Tensor, init: str, method: str) -> 
         drive, read = (_with_conjugates(_pairs(p[d])) for p in (mixer.B, mixer.C))
         spaces.append((*_discretised(A, drive, mixer.log_dt[d].exp(), method), read))
     _require_same_life(mixer, x, spaces)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "zoh"])
+@torch.no_grad()
+def test_s4_follows_the_dense_recurrence(x: Tensor, method: str) -> None:
+    """S4, section 2 and theorem 1: A = Λ - P P*, with every conjugate written out."""
+    mixer = _mixer("s4", discretisation=method)
+    spaces = []
+    for d in range(D):
+        P, drive, read = (_with_conjugates(_pairs(p[d])) for p in (mixer.P, mixer.B, mixer.C))
+        A = torch.diag(_with_conjugates(torch.complex(-mixer.log_A[d].exp(), mixer.A_imag[d])))
+        A = A - torch.outer(P, P.conj())
+        spaces.append((*_discretised(A, drive, mixer.log_dt[d].exp(), method), read))
+    _require_same_life(mixer, x, spaces)
+
+
+@torch.no_grad()
+def test_s4_starts_as_legs() -> None:
+    """The kernel of a new layer is that of HiPPO-LegS itself, read out in its eigenbasis."""
+    mixer = registry().mixers["s4"].build(2, d_state=N, dt_min=0.05, dt_max=0.05).double()
+    A, b = legs(N)
+    normal = A + torch.outer(root := (torch.arange(N, dtype=A.dtype) + 0.5).sqrt(), root)
+    values, vectors = torch.linalg.eigh(-1j * (normal + 0.5 * torch.eye(N)).to(torch.complex128))
+    basis = vectors[:, values > 0].mH  # N/2 N
+    kernel = mixer.system(torch.float64, 40).kernel(40)
+    for d in range(2):
+        read = 2 * (_pairs(mixer.C[d]) @ basis).real  # 2 Re(C V* h)
+        step, drive = _discretised(A, b, torch.tensor(0.05, dtype=A.dtype), "bilinear")
+        impulse = torch.eye(40, dtype=A.dtype)[0]
+        wanted, _ = _recurrence(step, drive, read, impulse, torch.zeros(N, dtype=A.dtype))
+        require_close(kernel[d], wanted, "kernel", 1e-6)  # parameters were stored in float32
+
+
+@torch.no_grad()
+def test_lssl_follows_the_dense_recurrence(x: Tensor) -> None:
+    """LSSL, section 3: one A, a step for each channel, several outputs, a linear map after GELU."""
+    mixer = _mixer("lssl", outputs=3)
+    y = torch.zeros(B, T, D, 3, dtype=x.dtype)
+    for b in range(B):
+        for d in range(D):
+            A, drive = _discretised(mixer.A[0], mixer.B[0], mixer.log_dt[d].exp(), "bilinear")
+            for o in range(3):
+                out, _ = _recurrence(A, drive, mixer.C[d, o], x[b, :, d], torch.zeros(N, dtype=x.dtype))
+                y[b, :, d, o] = out + mixer.D[3 * d + o] * x[b, :, d]
+    wanted = F.gelu(y.flatten(2)) @ mixer.out_proj.weight.T + mixer.out_proj.bias
+    _require_output(mixer, x, wanted)

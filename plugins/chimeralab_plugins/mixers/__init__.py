@@ -14,6 +14,7 @@ from chimeralab_plugins.mixers.kda import KDA
 from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
 from chimeralab_plugins.mixers.lru import LRU
+from chimeralab_plugins.mixers.lssl import LSSL
 from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.min_gru import MinGRU
@@ -23,6 +24,7 @@ from chimeralab_plugins.mixers.rg_lru import RGLRU
 from chimeralab_plugins.mixers.rwkv4 import RWKV4
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
 from chimeralab_plugins.mixers.rwkv6 import RWKV6
+from chimeralab_plugins.mixers.s4 import S4
 from chimeralab_plugins.mixers.s4d import S4D
 from chimeralab_plugins.mixers.s5 import S5
 from chimeralab_plugins.mixers.short_conv import ShortConv
@@ -51,6 +53,8 @@ def register_mixers() -> list[type[Mixer]]:
         HGRN,
         MinGRU,
         QRNN,
+        LSSL,
+        S4,
         S4D,
         DeltaNet,
         GatedDeltaNet,

@@ -61,7 +61,7 @@ class S4D(StateSpaceMixer):
     def state_shape(self) -> tuple[int, ...]:
         return self.config.d_state // 2, 2
 
-    def system(self, dtype: torch.dtype) -> DiagonalSystem:
+    def system(self, dtype: torch.dtype, T: int) -> DiagonalSystem:
         A = torch.complex(-self.log_A.to(dtype).exp(), self.A_imag.to(dtype))
         delta: Tensor = self.log_dt.to(dtype).exp()
         B, C = as_complex(self.B, dtype), as_complex(self.C, dtype)
