@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
-from chimeralab_kernels.triton_tier.gla_plan import Plan, output_tile, plan, state_tile
+from chimeralab_kernels.triton_tier.gla_plan import Plan, output_tile, plan, power_of_two, state_tile
 from chimeralab_kernels.triton_tier.gla_scan import decay_gradient, join_segments, scan
 
 
@@ -82,14 +82,16 @@ def scalar_gla_backward(
     else:
         blocks = output_tile(V, K, v.dtype).blocks(V, K)
         states = v.new_empty(B * H, cut.chunks, V, K)
-        q_dq, k_dk = (v.new_empty((blocks, B, T, H), dtype=torch.float32) for _ in range(2))
-        owed = v.new_empty((blocks, B * H, cut.chunks), dtype=torch.float32)
+        q_dq, k_dk, crossed = (v.new_empty((blocks, B, T, H), dtype=torch.float32) for _ in range(3))
+        passed = v.new_empty((blocks, B * H, cut.chunks, V), dtype=torch.float32)
         _scan(cut, dy, v, k, g, scale, y=dq, start=start, turned=True, states=states, probe=q, aligned=q_dq)
         _scan(
             cut, v, dy, q, g, scale, y=dk, start=end, turned=True, backwards=True,
-            states=states, owed=owed, probe=k, aligned=k_dk,
+            states=states, probe=k, aligned=k_dk, crossed=crossed, passed=passed,
         )  # fmt: skip
-        decay_gradient[(B * H * cut.chunks,)](q_dq, k_dk, owed, dg, B, T, H, blocks, C=cut.chunk)
+        decay_gradient[(B * H * cut.chunks,)](
+            q_dq, k_dk, crossed, passed, dg, B, T, H, blocks, K=V, BK=power_of_two(V), C=cut.chunk
+        )
     _scan(cut, k, q, dy, g, scale, y=dv, start=end, final=d_initial, backwards=True)
     if G != H:
         dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
@@ -146,9 +148,10 @@ def _scan(
     final: Tensor | None = None,
     kept: Tensor | None = None,
     states: Tensor | None = None,
-    owed: Tensor | None = None,
     probe: Tensor | None = None,
     aligned: Tensor | None = None,
+    crossed: Tensor | None = None,
+    passed: Tensor | None = None,
     turned: bool = False,
     backwards: bool = False,
 ) -> None:
@@ -160,14 +163,14 @@ def _scan(
     q, k, v = (_unit_stride(x) for x in (q, k, v))
     probe = None if probe is None else _unit_stride(probe)
     scan[(tile.blocks(K, V) * cut.segments * B * H,)](
-        q, k, v, g, y, start, final, kept, states, owed, probe, aligned,
+        q, k, v, g, y, start, final, kept, states, probe, aligned, crossed, passed,
         *_strides(q), *_strides(k), *_strides(v), *_strides(g), *_strides(y), *_strides(probe),
         *((1, K) if turned else (V, 1)),
         B, T, H, H // q.shape[2], H // k.shape[2], H // v.shape[2], 1 if probe is None else H // probe.shape[2],
         cut.segments, cut.chunks_a_segment, scale,
         K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,
         BACKWARDS=backwards, DECAYS=g is not None, STARTS=start is not None, OUTPUT=y is not None,
-        STATES=states is not None, ALIGN=aligned is not None, ENDS=final is not None,
+        DOTS=states is not None, ENDS=final is not None,
         # float32 products as three of the tensor cores' keep float32's accuracy; others are exact as they are.
         PRECISION="tf32x3" if k.dtype == torch.float32 else "tf32",
         num_warps=tile.warps, num_stages=tile.stages,

@@ -25,9 +25,10 @@ def scan(  # noqa: PLR0915
     final,  # B·H K V: the last state; without y B·H segments K V, each segment's own
     kept,  # B·H segments: logarithm of what a segment leaves of the state that it meets
     states,  # B·H chunks K V: the state before each chunk; backwards, that of the scan whose gradient this one is
-    owed,  # blocks B·H chunks: what the gradient of a chunk's whole decay gets from each block of V
     probe,  # B T Hp V
-    aligned,  # blocks B T H: y · probe
+    aligned,  # blocks B T H: y · probe, the part of each block of V
+    crossed,  # blocks B T H: of that, what y has from the state
+    passed,  # blocks B·H chunks K: `states` · state, times the chunk's decay
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, g_b, g_t, g_h, y_b, y_t, y_h, p_b, p_t, p_h,  # strides
     s_k, s_v,  # strides of K and V in `start` and `final`
     B, T, H,
@@ -38,8 +39,7 @@ def scan(  # noqa: PLR0915
     DECAYS: tl.constexpr,
     STARTS: tl.constexpr,  # from `start`, not from zero
     OUTPUT: tl.constexpr,  # write y; needs BK ≥ K
-    STATES: tl.constexpr,  # write `states`; backwards, read them and write `owed`; needs ALIGN
-    ALIGN: tl.constexpr,  # write `aligned`
+    DOTS: tl.constexpr,  # write `states` and `aligned`; backwards, read `states` and write `crossed` and `passed` too
     ENDS: tl.constexpr,  # write `final`
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -69,9 +69,9 @@ def scan(  # noqa: PLR0915
     if OUTPUT:
         q += b * q_b + h // q_heads * q_h + column_k[None, :]
         y += b * y_b + h * y_h + column_v[None, :]
-    if ALIGN:
+    if DOTS:
         probe += b * p_b + h // p_heads * p_h + column_v[None, :]
-        aligned += (block_v * B + b) * T * H + h
+        slot = (block_v * B + b) * T * H + h
     if DECAYS:
         g += b * g_b + h * g_h
     reads = row[:, None] <= row[None, :] if BACKWARDS else row[:, None] >= row[None, :]
@@ -90,9 +90,8 @@ def scan(  # noqa: PLR0915
         rows_k, rows_v = live[:, None] & in_k[None, :], live[:, None] & in_v[None, :]
         keys = tl.load(k + t[:, None] * k_t, mask=rows_k, other=0.0)
         values = tl.load(v + t[:, None] * v_t, mask=rows_v, other=0.0)
-        if ALIGN:
+        if DOTS:
             probed = tl.load(probe + t[:, None] * p_t, mask=rows_v, other=0.0)
-        if STATES:
             state = states + (head * chunks + n) * K * V + tile
             if BACKWARDS:
                 met = tl.load(state, mask=in_tile, other=0.0)
@@ -107,21 +106,21 @@ def scan(  # noqa: PLR0915
         if OUTPUT:
             queries = tl.load(q + t[:, None] * q_t, mask=rows_k, other=0.0)
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-            if STATES and BACKWARDS:
-                inner = tl.sum(tl.sum(S * met, 1), 0)
+            if DOTS and BACKWARDS:
+                here = passed + ((block_v * B * H + head) * chunks + n) * K + column_k
+                tl.store(here, tl.sum(S * met, 1) * tl.exp(total) * scale, mask=in_k)
             out = tl.dot(queries, S.to(queries.dtype), input_precision=PRECISION)
             if DECAYS:
                 scores *= tl.exp(tl.where(reads, G[:, None] - G[None, :], -float("inf")))
                 out *= tl.exp(G)[:, None]
-                if STATES and BACKWARDS:
-                    through = inner * tl.exp(total) + tl.sum(tl.sum(out * probed, 1), 0)
-                    tl.store(owed + (block_v * B * H + head) * chunks + n, through * scale)
+                if DOTS and BACKWARDS:
+                    tl.store(crossed + slot + t * H, tl.sum(out * probed, 1) * scale, mask=live)
             else:
                 scores = tl.where(reads, scores, 0.0)
             out = tl.dot(scores.to(values.dtype), values, out, input_precision=PRECISION) * scale
             tl.store(y + t[:, None] * y_t, out.to(y.dtype.element_ty), mask=rows_v)
-            if ALIGN:
-                tl.store(aligned + t * H, tl.sum(out * probed, 1), mask=live)
+            if DOTS:
+                tl.store(aligned + slot + t * H, tl.sum(out * probed, 1), mask=live)
         if DECAYS:
             values = (values * tl.exp(total - G)[:, None]).to(keys.dtype)
             S *= tl.exp(total)
@@ -167,27 +166,32 @@ def join_segments(
 def decay_gradient(
     q_dq,  # blocks B T H: q · dq
     k_dk,  # blocks B T H: k · dk
-    owed,  # blocks B·H chunks: gradient of each chunk's whole decay
+    crossed,  # blocks B T H: of that, what goes through the state after the chunk
+    passed,  # blocks B·H chunks K: the state before each chunk · the gradient of the one after it, times the decay
     dg,  # B T H
     B, T, H, blocks,
-    C: tl.constexpr,
+    K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """dg_r = Σ_{t ≥ r in its chunk} (q · dq − k · dk)_t + owed.
+    """dg_r = Σ_{t ≥ r} (q · dq − k · dk)_t + Σ_t crossed_t + Σ passed, all sums over r's chunk.
 
-    g_r moves what tokens from r on read, and the chunk's whole decay; it does not move what they write. A sum over
-    the whole sequence would need no `owed`, but would gather the rounding errors of all of it.
+    g_r moves what tokens from r on read, and the decay of the whole chunk; it does not move what they write. A sum
+    to the end of the sequence would need no last two terms, but would gather all rounding errors on the way.
     """
     chunks = tl.cdiv(T, C)
     head = (tl.program_id(0) // chunks).to(tl.int64)
     n = tl.program_id(0) % chunks
     t = n * C + tl.arange(0, C).to(tl.int64)
+    channel = tl.arange(0, BK)
     live = t < T
-    total = tl.zeros([C], tl.float32)
-    after = 0.0
+    moved = tl.zeros([C], tl.float32)
+    whole = tl.zeros([C], tl.float32)
+    through = tl.zeros([BK], tl.float32)
     for block in range(blocks):
         at = (block * B + head // H) * T * H + t * H + head % H
-        total += tl.load(q_dq + at, mask=live, other=0.0) - tl.load(k_dk + at, mask=live, other=0.0)
-        after += tl.load(owed + (block * B * H + head) * chunks + n)
-    sums = tl.sum(total, 0) - tl.cumsum(total, 0) + total + after
+        moved += tl.load(q_dq + at, mask=live, other=0.0) - tl.load(k_dk + at, mask=live, other=0.0)
+        whole += tl.load(crossed + at, mask=live, other=0.0)
+        here = passed + ((block * B * H + head) * chunks + n) * K
+        through += tl.load(here + channel, mask=channel < K, other=0.0)
+    after = tl.sum(moved + whole, 0) + tl.sum(through, 0)
     at = (head // H * T + t) * H + head % H
-    tl.store(dg + at, sums.to(dg.dtype.element_ty), mask=live)
+    tl.store(dg + at, (after - tl.cumsum(moved, 0) + moved).to(dg.dtype.element_ty), mask=live)
