@@ -30,6 +30,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "retention": [{}, {"heads": 2, "expand_v": 1.0}],
     "lightning": [{"heads": 4}, {"heads": 2, "head_dim": 24}],
     "hgrn2": [{"heads": 2}],
+    "mlstm": [{}, {"heads": 2, "expand_k": 1.0, "expand_v": 2.0, "gate_cap": 6.0}],
     "rwkv5": [{"head_dim": 16}],
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
     "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],

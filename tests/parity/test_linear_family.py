@@ -12,6 +12,7 @@ from peers import ALLOWED, carry, require_close, require_same_gradients, rescale
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.minimax.modeling_minimax import MiniMaxCache, MiniMaxLightningAttention
+from transformers.models.xlstm.modeling_xlstm import xLSTMLayer
 
 from chimeralab import Place
 from chimeralab.plugins import registry
@@ -146,3 +147,40 @@ def test_hgrn2_agrees_with_flash_linear_attention(layer: int) -> None:
     _require_same_gradients(mixer, expected, x)
     with torch.no_grad():
         require_close(_steps(mixer, x)[0], expected, "decoded output")
+
+
+@pytest.mark.parametrize("expand_v", [1.0, 2.0])
+def test_mlstm_agrees_with_xlstm(expand_v: float) -> None:
+    """Their ε beside the normaliser, over a running maximum, is set to nothing: ours needs none."""
+    config = transformers.xLSTMConfig(
+        hidden_size=D,
+        num_heads=2,
+        num_hidden_layers=2,
+        v_dim_factor=expand_v,
+        chunk_size=16,
+        gate_soft_cap=6.0,
+        eps=1e-20,
+        autocast_kernel_dtype="float32",
+    )
+    theirs = xLSTMLayer(config)
+    rescale(theirs)
+    ours = registry().mixers["mlstm"].build(D, heads=2, expand_v=expand_v, gate_cap=6.0)
+    names = {f"{part}.weight": f"{part}.weight" for part in "qkv"}
+    names |= {"gate.weight": "ogate_preact.weight", "norm": "multihead_norm.weight", "o.weight": "out_proj.weight"}
+    for gate, other in (("input_gate", "igate_preact"), ("forget_gate", "fgate_preact")):
+        names |= {f"{gate}.{kind}": f"{other}.{kind}" for kind in ("weight", "bias")}
+    carry(theirs, ours, names)
+    x = 3 * _input()  # gates wide open and shut
+    expected, (C, n, m) = theirs(x)
+    y, state = ours(x)
+    require_close(y, expected, "output")
+    memory = torch.cat([C, n.unsqueeze(-1)], -1) * (m - 6.0).exp().unsqueeze(-1)
+    require_close(state.memory, memory, "state")
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    (expected * weights).sum().backward()
+    (y * weights).sum().backward()
+    require_same_gradients(theirs, ours, names)
+    with torch.no_grad():
+        stepped, last = _steps(ours, x)
+    require_close(stepped, expected, "decoded output")
+    require_close(last.memory, memory, "decoded state")

@@ -18,6 +18,7 @@ from chimeralab_plugins.mixers.lssl import LSSL
 from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.min_gru import MinGRU
+from chimeralab_plugins.mixers.mlstm import MLSTM
 from chimeralab_plugins.mixers.qrnn import QRNN
 from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.rg_lru import RGLRU
@@ -43,6 +44,7 @@ def register_mixers() -> list[type[Mixer]]:
         Retention,
         Lightning,
         HGRN2,
+        MLSTM,
         RWKV4,
         RWKV5,
         RWKV6,
