@@ -21,5 +21,6 @@ Call = Callable[..., Finished]
 
 def call_process(*arguments: str, timeout: float = 300, **options: Any) -> Finished:
     """Call the command as a process of its own."""
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, **options)
+    command = [*COMMAND, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, **options)
     return Finished(done.returncode, done.stdout, done.stderr)
