@@ -33,6 +33,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "mlstm": [{}, {"heads": 2, "expand_k": 1.0, "expand_v": 2.0, "gate_cap": 6.0}],
     "rwkv5": [{"head_dim": 16}],
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
+    "rwkv7": [{"head_dim": 16}, {"head_dim": 32, "decay_rank": 4, "rate_rank": 8, "gate_rank": 12}],
     "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],
     "lssl": [{"d_state": 8}, {"d_state": 6, "outputs": 3}],
     "s4": [{"d_state": 8}, {"d_state": 6, "discretisation": "zoh"}],

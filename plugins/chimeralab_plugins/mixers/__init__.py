@@ -25,6 +25,7 @@ from chimeralab_plugins.mixers.rg_lru import RGLRU
 from chimeralab_plugins.mixers.rwkv4 import RWKV4
 from chimeralab_plugins.mixers.rwkv5 import RWKV5
 from chimeralab_plugins.mixers.rwkv6 import RWKV6
+from chimeralab_plugins.mixers.rwkv7 import RWKV7
 from chimeralab_plugins.mixers.s4 import S4
 from chimeralab_plugins.mixers.s4d import S4D
 from chimeralab_plugins.mixers.s5 import S5
@@ -48,6 +49,7 @@ def register_mixers() -> list[type[Mixer]]:
         RWKV4,
         RWKV5,
         RWKV6,
+        RWKV7,
         VisionMamba,
         S5,
         LRU,
