@@ -84,7 +84,7 @@ def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as dotted fields; the layers count as one field."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         return {prefix: value}
     found: dict[str, Any] = {}
     for key, inner in value.items():
