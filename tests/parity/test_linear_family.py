@@ -184,3 +184,30 @@ def test_mlstm_agrees_with_xlstm(expand_v: float) -> None:
         stepped, last = _steps(ours, x)
     require_close(stepped, expected, "decoded output")
     require_close(last.memory, memory, "decoded state")
+
+
+@torch.no_grad()
+def test_infini_attention_joins_window_and_memory_as_its_paper() -> None:
+    """Equations 3, 5 and 7 in float64, with softmax and memory as dense matrices over a window that slides."""
+    W, K = 9, 16
+    mixer, x = _mixer("infini_attention", heads=2, window=W).double(), _input(torch.float64)
+    q, k, v = (_heads(p(x), 2) for p in (mixer.q, mixer.k, mixer.v))
+    position = torch.arange(T, dtype=torch.float64)
+    angle = position[:, None] * 10_000.0 ** (-torch.arange(0, K, 2, dtype=torch.float64) / K)
+
+    def rotate(z: Tensor) -> Tensor:
+        turned = torch.complex(*z.chunk(2, -1)) * torch.polar(torch.ones_like(angle), angle)
+        return torch.cat([turned.real, turned.imag], -1)
+
+    age = position[:, None] - position
+    scores = (rotate(q) @ rotate(k).mT / K**0.5).masked_fill((age < 0) | (age >= W), -torch.inf)
+    near = scores.softmax(-1) @ v
+    weights = ((F.elu(q) + 1) @ (F.elu(k) + 1).mT) * (age >= W)
+    far = weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)
+    share = torch.sigmoid(mixer.beta).view(2, 1, 1)
+    expected = mixer.o((share * far + (1 - share) * near).transpose(1, 2).flatten(2))
+    require_close(mixer(x)[0], expected, "output", EXACT)
+    stepped, last = _steps(mixer, x)
+    require_close(stepped, expected, "decoded output", EXACT)
+    written = torch.einsum("bhtk,bhtv->bhkv", (F.elu(k) + 1)[:, :, : T - W], F.pad(v, (0, 1), value=1)[:, :, : T - W])
+    require_close(last.memory, written, "memory", EXACT)

@@ -10,6 +10,7 @@ from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.identity import Identity
+from chimeralab_plugins.mixers.infini_attention import InfiniAttention
 from chimeralab_plugins.mixers.kda import KDA
 from chimeralab_plugins.mixers.lightning import Lightning
 from chimeralab_plugins.mixers.linear_attention import LinearAttention
@@ -37,6 +38,7 @@ from chimeralab_plugins.mixers.vision_mamba import VisionMamba
 def register_mixers() -> list[type[Mixer]]:
     return [
         Attention,
+        InfiniAttention,
         Mamba,
         Mamba2,
         GLA,
