@@ -9,7 +9,7 @@ class Composer:
     def __init__(self, page: Page, address: str, query: str = "") -> None:
         self.page = page
         page.goto(f"{address}/ui/{query}")
-        expect(self.tiles.first).to_be_visible(timeout=30_000)
+        expect(self.tiles.first).to_be_visible()
 
     @property
     def tiles(self) -> Locator:

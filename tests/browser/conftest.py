@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from chimeralab import Lab
 from chimeralab_webui.app import make_app
@@ -33,6 +33,7 @@ FLAGS = [
 ]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP = {"width": 1440, "height": 1000}
+expect.set_options(timeout=30_000)  # a page takes 2 s; on a machine that also trains, many times that
 
 
 def find_chromium() -> str | None:

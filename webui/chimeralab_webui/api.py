@@ -44,7 +44,7 @@ def router(lab: Lab) -> APIRouter:
         """One page of runs; `order_by` is a column or `metric:NAME`, with `-` turned round."""
         wanted = RunFilter(
             text=text,
-            status=status,  # type: ignore[arg-type]
+            status=status,
             task=task,
             archived=archived,
             order_by=order_by,
@@ -92,7 +92,7 @@ def router(lab: Lab) -> APIRouter:
     def figure(runs: RunIds, quantity: str = "loss", x: Axis = "step", smooth: float = 0.0) -> dict[str, Any]:
         """The curves of runs as a Plotly figure."""
         ids = _ids(runs)
-        names = [f"{_found(lambda run=run: lab.run(run)).name} #{run}" for run in ids]  # type: ignore[misc]
+        names = [f"{_found(lambda run=run: lab.run(run)).name} #{run}" for run in ids]
         choices = curves.Choices(quantity=quantity, x=x, smooth=min(max(smooth, 0.0), 0.999))
         return curves.figure(lab, ids, names, choices)
 

@@ -87,7 +87,6 @@ def _pages(lab: Lab) -> gr.Blocks:
 
 
 def _page(lab: Lab, index: int, pages: list[Page], contents: list[gr.Blocks]) -> None:
-    gr.Navbar(visible=False)
     _header(lab, pages[index], pages)
     with gr.Column(elem_classes=["cl-page", f"cl-page-{pages[index].path}"]):
         contents[index].render()

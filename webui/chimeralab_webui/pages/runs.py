@@ -41,7 +41,7 @@ class Wanted(BaseModel):
     def filter(self) -> RunFilter:
         return RunFilter(
             text=self.text.strip() or None,
-            status=STATUSES.get(self.status),  # type: ignore[arg-type]
+            status=STATUSES.get(self.status),
             task=self.task or None,
             archived=self.archived,
             order_by=self.order_by,
