@@ -65,17 +65,20 @@ def transform_length(T: int, taps: int) -> int:
     return next(m * power for m in (4, 5, 6, 8) if m * power >= needed)
 
 
-def long_convolution_cost(width: int, taps: int | None = None) -> Cost:
-    """By FFT of n points: 3 transforms of 2.5 n log₂ n, the kernel's among them (a batch shares it).
+def long_convolution_cost(width: int, taps: int | None = None, *, sequences: int = 1) -> Cost:
+    """By FFT of n points: 2.5 n log₂ n for each channel of the input, of the kernel and back.
 
-    Up to `DIRECT` tokens, 2T² a channel. A token that is decoded reads back over all taps. `taps` None: as many
-    as there are tokens.
+    Up to `DIRECT` tokens, 2T² a channel. A token that is decoded reads back over all taps.
+
+    Args:
+        taps: of the kernel; None: as many as there are tokens.
+        sequences: how many share the kernel, and count as one of the batch.
     """
 
     def prefill(T: int) -> float:
         if T <= DIRECT:
-            return 2.0 * width * T
+            return 2.0 * width * sequences * T
         n = transform_length(T, taps or T)
-        return 7.5 * width * n * math.log2(n) / T
+        return 2.5 * width * (2 * sequences + 1) * n * math.log2(n) / T
 
-    return Cost.work(prefill=prefill, decode=lambda L: 2.0 * width * min(L, taps or L))
+    return Cost.work(prefill=prefill, decode=lambda L: 2.0 * width * sequences * min(L, taps or L))

@@ -8,6 +8,7 @@ from chimeralab_plugins.mixers.delta_product import DeltaProduct
 from chimeralab_plugins.mixers.gated_delta_net import GatedDeltaNet
 from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.hgrn import HGRN
+from chimeralab_plugins.mixers.h3 import H3
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.identity import Identity
 from chimeralab_plugins.mixers.infini_attention import InfiniAttention
@@ -62,6 +63,7 @@ def register_mixers() -> list[type[Mixer]]:
         LSSL,
         S4,
         S4D,
+        H3,
         DeltaNet,
         GatedDeltaNet,
         KDA,

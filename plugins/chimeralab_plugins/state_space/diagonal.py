@@ -86,7 +86,7 @@ def _real_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(torch.cat([a.real, -a.imag], 2), torch.cat([b.real, b.imag], 1))
 
 
-def prefill_flops(channels: int, state: int, T: int) -> float:
-    """FLOPs per token for the kernel and the last state, with N = `state` real numbers a channel: 4N for each."""
+def prefill_flops(channels: int, state: int, T: int, sequences: int = 1) -> float:
+    """FLOPs per token: 2N a channel for the kernel, and 2N for the last state of each sequence that shares it."""
     c, Q = pieces(T)
-    return 4.0 * channels * state * Q * c / T
+    return 2.0 * channels * state * (1 + sequences) * Q * c / T
