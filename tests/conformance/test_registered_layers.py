@@ -32,6 +32,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "hgrn2": [{"heads": 2}],
     "mlstm": [{}, {"heads": 2, "expand_k": 1.0, "expand_v": 2.0, "gate_cap": 6.0}],
     "infini_attention": [{"heads": 2, "window": 5}, {"window": 80}],
+    "aft": [{}, {"window": 5, "heads": 2}],
     "rwkv5": [{"head_dim": 16}],
     "rwkv6": [{"head_dim": 16, "mix_rank": 4, "decay_rank": 8}],
     "rwkv7": [{"head_dim": 16}, {"head_dim": 32, "decay_rank": 4, "rate_rank": 8, "gate_rank": 12}],

@@ -211,3 +211,26 @@ def test_infini_attention_joins_window_and_memory_as_its_paper() -> None:
     require_close(stepped, expected, "decoded output", EXACT)
     written = torch.einsum("bhtk,bhtv->bhkv", (F.elu(k) + 1)[:, :, : T - W], F.pad(v, (0, 1), value=1)[:, :, : T - W])
     require_close(last.memory, written, "memory", EXACT)
+
+
+@pytest.mark.parametrize("window", [0, 7])
+def test_aft_is_a_weighted_mean_in_each_channel(window: int) -> None:
+    """AFT, equation 2, in float64: exp(w + k) dense for every channel; w by distance, 0 beyond the window."""
+    mixer, x = _mixer("aft", heads=4, window=window).double(), _input(torch.float64).requires_grad_()
+    q, k, v = mixer.q(x), mixer.k(x), mixer.v(x)
+    age = torch.arange(T)[:, None] - torch.arange(T)
+    w = torch.zeros(D, T, T, dtype=torch.float64)
+    for j in range(window):
+        w = w + (age == j) * mixer.bias[:, window - 1 - j].repeat_interleave(D // 4).view(D, 1, 1)
+    weights = (k.transpose(1, 2).unsqueeze(2) + w).exp() * (age >= 0)  # B D T S
+    mean = (weights @ v.transpose(1, 2).unsqueeze(-1)).squeeze(-1) / weights.sum(-1)
+    expected = mixer.o(torch.sigmoid(q) * mean.transpose(1, 2))
+    y, state = mixer(x)
+    require_close(y, expected, "output", EXACT)
+    _require_same_gradients(mixer, expected, x, EXACT)
+    with torch.no_grad():
+        stepped, last = _steps(mixer, x)
+        total = k[:, : T - window].exp().sum(1)
+    require_close(stepped, expected, "decoded output", EXACT)
+    for found in (state, last):
+        require_close(found.wkv[:, 1] * found.wkv[:, 2].exp(), total, "sum of the weights", EXACT)

@@ -1,14 +1,15 @@
 """First-party mixers."""
 
 from chimeralab import Mixer, hookimpl
+from chimeralab_plugins.mixers.aft import AFT
 from chimeralab_plugins.mixers.attention import Attention
 from chimeralab_plugins.mixers.based import Based
 from chimeralab_plugins.mixers.delta_net import DeltaNet
 from chimeralab_plugins.mixers.delta_product import DeltaProduct
 from chimeralab_plugins.mixers.gated_delta_net import GatedDeltaNet
 from chimeralab_plugins.mixers.gla import GLA
-from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.h3 import H3
+from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.identity import Identity
 from chimeralab_plugins.mixers.infini_attention import InfiniAttention
@@ -49,6 +50,7 @@ def register_mixers() -> list[type[Mixer]]:
         Lightning,
         HGRN2,
         MLSTM,
+        AFT,
         RWKV4,
         RWKV5,
         RWKV6,
