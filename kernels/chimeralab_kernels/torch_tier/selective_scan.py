@@ -64,53 +64,64 @@ def _chunk_length(w: Tensor, A: Tensor) -> int:
     return min(T, max(8, CHUNK_STATES // (w.shape[0] * A.numel())))
 
 
+def _buffers(count: int, w: Tensor, A: Tensor) -> list[Tensor]:
+    """B C N D each, for all chunks: a fresh one for each would cost more in page faults than in arithmetic."""
+    return [w.new_empty(len(w), _chunk_length(w, A), *A.shape) for _ in range(count)]
+
+
 def _forward(
     w: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """w = Δ u: B T D. Gives y: B T D; the state after the last token: B N D; before each chunk: B n N D."""
-    state, before, y = initial, [], torch.empty_like(w, memory_format=torch.contiguous_format)
-    length = _chunk_length(w, A)
-    for start in range(0, w.shape[1], length):
-        t = slice(start, start + length)
+    T, state, before, y = w.shape[1], initial, [], torch.empty_like(w)
+    decays, states = _buffers(2, w, A)
+    length = decays.shape[1]
+    for start in range(0, T, length):
+        t = slice(start, min(start + length, T))
         before.append(state)
-        h = _states(w[:, t], torch.exp(delta[:, t].unsqueeze(2) * A), B[:, t], state)
+        _, h = _states(w[:, t], delta[:, t], A, B[:, t], state, decays, states)
         y[:, t] = (C[:, t].unsqueeze(2) @ h).squeeze(2)
         state = h[:, -1].clone()
     return y, state, torch.stack(before, 1)
 
 
-def _states(w: Tensor, a: Tensor, B: Tensor, state: Tensor) -> Tensor:
-    """States of one chunk: B C N D."""
-    h = w.unsqueeze(2) * B.unsqueeze(3)
+def _states(
+    w: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor, decays: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Decays and states of one chunk, B C N D, written into the buffers."""
+    a, h = decays[:, : w.shape[1]], states[:, : w.shape[1]]
+    torch.mul(delta.unsqueeze(2), A, out=a).exp_()
+    torch.mul(w.unsqueeze(2), B.unsqueeze(3), out=h)
     h[:, 0].addcmul_(a[:, 0], state)
-    return scan_(h, a)
+    return a, scan_(h, a)
 
 
 def _backward(
     d_y: Tensor, d_last: Tensor, w: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, before: Tensor
 ) -> tuple[Tensor, ...]:
-    T, length = w.shape[1], _chunk_length(w, A)
+    T = w.shape[1]
+    decays, states, gradients = _buffers(3, w, A)
+    length = decays.shape[1]
     d_w, d_delta, d_A = torch.empty_like(w), torch.empty_like(delta), torch.zeros_like(A)
     d_B, d_C = torch.empty_like(B), torch.empty_like(C)
     carried = d_last  # a_{t+1} ⊙ g_{t+1} for the last token of the chunk at hand
     for n in reversed(range(before.shape[1])):
         t = slice(n * length, min(n * length + length, T))
-        a = torch.exp(delta[:, t].unsqueeze(2) * A)
-        h = _states(w[:, t], a, B[:, t], before[:, n])
+        a, h = _states(w[:, t], delta[:, t], A, B[:, t], before[:, n], decays, states)
         d_C[:, t] = (h @ d_y[:, t].unsqueeze(3)).squeeze(3)
-        g = C[:, t].unsqueeze(3) * d_y[:, t].unsqueeze(2)
+        g = torch.mul(C[:, t].unsqueeze(3), d_y[:, t].unsqueeze(2), out=gradients[:, : a.shape[1]])
         g[:, -1] += carried
-        scan_(g, a.roll(-1, 1), reverse=True)
+        scan_(g, a, adjoint=True)
         d_w[:, t] = (B[:, t].unsqueeze(2) @ g).squeeze(2)
         d_B[:, t] = (g @ w[:, t].unsqueeze(3)).squeeze(3)
-        a *= g
-        carried = a[:, 0].clone()
         # ∂/∂(Δ_t A) = g_t ⊙ a_t ⊙ h_{t-1}
-        a[:, 1:] *= h[:, :-1]
-        a[:, 0] *= before[:, n]
-        d_delta[:, t] = (a * A).sum(2)
-        a *= delta[:, t].unsqueeze(2)
-        d_A += a.sum((0, 1))
+        g *= a
+        carried = g[:, 0].clone()
+        g[:, 1:] *= h[:, :-1]
+        g[:, 0] *= before[:, n]
+        d_delta[:, t] = torch.mul(g, A, out=a).sum(2)
+        g *= delta[:, t].unsqueeze(2)
+        d_A += g.sum((0, 1))
     return d_w, d_delta, d_A, d_B, d_C, carried
 
 
