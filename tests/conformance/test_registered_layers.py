@@ -38,6 +38,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rwkv7": [{"head_dim": 16}, {"head_dim": 32, "decay_rank": 4, "rate_rank": 8, "gate_rank": 12}],
     "rg_lru": [{"heads": 4}, {"width": 48, "heads": 3, "conv": 2}],
     "h3": [{"d_state": 8, "shift": 6}, {"d_state": 6, "shift": 3, "head_dim": 4}],
+    "hyena": [{"hidden": 16}, {"hidden": 8, "order": 3, "length": 40, "conv": 2, "bands": 3, "depth": 1}],
     "lssl": [{"d_state": 8}, {"d_state": 6, "outputs": 3}],
     "s4": [{"d_state": 8}, {"d_state": 6, "discretisation": "zoh"}],
     "s4d": [{"d_state": 16}, {"d_state": 8, "init": "lin", "discretisation": "bilinear"}],

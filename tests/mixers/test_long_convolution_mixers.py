@@ -27,3 +27,47 @@ def test_h3_dynamics_learn_slowly_and_never_decay() -> None:
     names = {id(p): n for n, p in mixer.named_parameters()}
     assert {names[id(p)] for p in slow.params} == {"log_A", "A_imag", "B", "log_dt"}
     assert not slow.weight_decay
+
+
+def test_hyena_filters_start_within_their_windows() -> None:
+    """The first channel falls to a hundredth after 1.5 lengths, the last after 0.3: (1/100)^(1/1.5) at the end."""
+    taps = build("hyena", length=512).filter.taps(512, torch.float64).detach().abs()
+    assert taps[-1, 300:].max() < 0.02 * taps[-1, :50].max()
+    assert taps[0, 300:].max() > 0.05 * taps[0, :50].max()
+
+
+def test_hyena_sees_nothing_beyond_its_filters() -> None:
+    mixer = build("hyena", length=20, conv=2).double()
+    x = torch.randn(1, 60, 64, dtype=torch.float64)
+    moved = x.clone()
+    moved[:, 10] += 1
+    with torch.no_grad():
+        change = (mixer(moved)[0] - mixer(x)[0]).abs().amax(-1)[0]
+    assert change[10 + 20] > 1e-5  # one tap of the short convolution further
+    assert change[10 + 21 :].max() < 1e-12
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_hyena_refuses_tokens_that_its_history_cannot_hold(tokens: int) -> None:
+    mixer = build("hyena", length=100)
+    _, state = mixer(torch.randn(2, 7, 64), mixer.init_state(2, 7))
+    with pytest.raises(SpecError, match=f"room for 7 tokens and would hold {7 + tokens}"):
+        mixer(torch.randn(2, tokens, 64), state)
+
+
+def test_hyena_forgets_in_a_full_history_only_what_it_no_longer_reads() -> None:
+    mixer = build("hyena", length=5).double()
+    x = torch.randn(1, 40, 64, dtype=torch.float64)
+    state = mixer.init_state(1, 1000, dtype=x.dtype)
+    assert state.past.inputs.shape[1] == 5
+    with torch.no_grad():
+        first, state = mixer(x[:, :30], state)
+        second, _ = mixer(x[:, 30:], state)
+        whole = mixer(x)[0]
+    assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-12)
+
+
+def test_hyena_filters_learn_at_their_own_rate() -> None:
+    mixer = build("hyena", filter_lr_scale=0.3)
+    (own,) = (group for group in mixer.param_groups() if group.lr_scale == 0.3)
+    assert {id(p) for p in own.params} == {id(p) for p in mixer.filter.parameters()}

@@ -13,7 +13,7 @@ from chimeralab.plugins import registry
 
 pytestmark = pytest.mark.parity
 
-B, T, D = 2, 70, 4
+B, T, D = 2, 45, 4
 EXACT = 1e-10
 
 
@@ -74,4 +74,63 @@ def test_h3_follows_its_two_state_spaces(x: Tensor, width: int) -> None:
                 for j in range(h * width, (h + 1) * width):
                     product = _space(torch.diag(decay), drive, _twice(mixer.C[h]), mixer.skip[h], k[:, i] * v[:, j])
                     y[b, :, j] += q[:, i] * product
+    _require_output(mixer, x, y @ mixer.out_proj.weight.T + mixer.out_proj.bias)
+
+
+def _filters(network: Any, length: int) -> Tensor:
+    """Hyena, appendix D.3, tap by tap: channels L."""
+    taps = []
+    bands = torch.linspace(1e-4, network.bands - 1, network.bands, dtype=torch.float64)
+    for tap in range(length):
+        t = tap / (length - 1)
+        angles = 2 * torch.pi * bands * tap / length
+        z = torch.tensor([t, *angles.cos(), *-angles.sin()], dtype=torch.float64)
+        for layer in network.hidden:
+            z = torch.sin(network.omega * (layer.weight @ z + layer.bias))
+        values = network.out.weight @ z
+        for channel in range(network.channels):
+            share = channel / (network.channels - 1)
+            values[channel] *= 0.01 ** (t * ((1 - share) / 1.5 + share / 0.3))
+        taps.append(values)
+    return torch.stack(taps, 1)
+
+
+def _toeplitz(taps: Tensor, T: int) -> Tensor:
+    """M[t, s] = taps[t - s] where that is a tap."""
+    M = torch.zeros(T, T, dtype=taps.dtype)
+    for t in range(T):
+        for s in range(max(0, t - len(taps) + 1), t + 1):
+            M[t, s] = taps[t - s]
+    return M
+
+
+def _short_convolution(mixer: Any, projected: Tensor) -> Tensor:
+    """T channels: each channel sees its last W values."""
+    W = mixer.conv_weight.shape[1]
+    out = torch.zeros_like(projected) + mixer.conv_bias
+    for t in range(len(projected)):
+        for w in range(W):
+            if t - W + 1 + w >= 0:
+                out[t] += mixer.conv_weight[:, w] * projected[t - W + 1 + w]
+    return out
+
+
+@pytest.mark.parametrize("length", [60, 25])
+@pytest.mark.parametrize("order", [2, 3])
+@torch.no_grad()
+def test_hyena_follows_its_matrices(x: Tensor, order: int, length: int) -> None:
+    """Hyena, definition 3.1: y = D_1 S_2 D_2 … S_N D_N v with diagonal gates D and Toeplitz filters S."""
+    mixer = _mixer("hyena", order=order, length=length, hidden=8, bands=2)
+    taps = _filters(mixer.filter, length)
+    y = torch.zeros_like(x)
+    for b in range(B):
+        projected = x[b] @ mixer.in_proj.weight.T + mixer.in_proj.bias
+        *gates, v = _short_convolution(mixer, projected).split(D, -1)
+        for d in range(D):
+            u = v[:, d]
+            for n in range(order - 1):
+                channel = n * D + d
+                S = _toeplitz(taps[channel], T) + mixer.skip[channel] * torch.eye(T)
+                u = S @ torch.diag(gates[order - 1 - n][:, d]) @ u
+            y[b, :, d] = gates[0][:, d] * u
     _require_output(mixer, x, y @ mixer.out_proj.weight.T + mixer.out_proj.bias)

@@ -11,6 +11,7 @@ from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.h3 import H3
 from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
+from chimeralab_plugins.mixers.hyena import Hyena
 from chimeralab_plugins.mixers.identity import Identity
 from chimeralab_plugins.mixers.infini_attention import InfiniAttention
 from chimeralab_plugins.mixers.kda import KDA
@@ -66,6 +67,7 @@ def register_mixers() -> list[type[Mixer]]:
         S4,
         S4D,
         H3,
+        Hyena,
         DeltaNet,
         GatedDeltaNet,
         KDA,
