@@ -488,11 +488,13 @@ def _readable(model: type[BaseModel], place: str) -> Iterator[None]:
 def _plugins_of(spec: RunSpec) -> list[tuple[str, str, str]]:
     """(name, version, package) of every plugin that a run needs, for its record."""
     from chimeralab.plugins import registry
+    from chimeralab.stack.branch import mixers_of
 
     known = registry()
     owners = {known.owner("task", spec.task.name).name}
     for layer in spec.stack.layers:
-        owners |= {known.owner("mixer", layer.mixer).name, known.owner("feed-forward", layer.ffn).name}
+        owners |= {known.owner("mixer", name).name for name in mixers_of(layer)}
+        owners.add(known.owner("feed-forward", layer.ffn).name)
     infos = [known.plugins[name] for name in sorted(owners)]
     return [(info.name, info.version, info.package) for info in infos]
 

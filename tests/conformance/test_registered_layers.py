@@ -19,6 +19,20 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"heads": 2, "window": 1},
     ],
     "mamba": [{}, {"d_state": 3, "conv": 2, "dt_rank": 5, "inner_norm": "weighted"}],
+    "parallel": [
+        {"branches": [{"mixer": "attention"}, {"mixer": "mamba2", "options": {"d_state": 8}}]},
+        {"branches": [{"mixer": "attention"}, {"mixer": "gla"}, {"mixer": "short_conv"}], "fuse": "mean_norm"},
+        {"branches": [{"mixer": "attention", "options": {"window": 5}}, {"mixer": "gla"}], "fuse": "concat"},
+    ],
+    "heads": [
+        {
+            "branches": [
+                {"mixer": "attention", "heads": 1},
+                {"mixer": "mamba2", "options": {"head_dim": 16, "d_state": 8}, "heads": 3},
+            ]
+        },
+        {"branches": [{"mixer": "attention", "heads": 2}, {"mixer": "gla", "heads": 2}]},
+    ],
     "mamba2": [{"d_state": 16}, {"d_state": 8, "head_dim": 32, "groups": 2, "conv": 2}],
     "gla": [{}, {"heads": 2, "expand_k": 1.0, "expand_v": 2.0}],
     "linear_attention": [

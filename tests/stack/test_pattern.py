@@ -76,6 +76,30 @@ def test_options_belong_to_every_repeat_of_their_layer() -> None:
     assert full.options == {}
 
 
+def test_a_combinator_holds_its_branches_in_order() -> None:
+    (layer,) = parse("parallel(attention[window=8], mamba2, fuse=mean_norm)")
+    assert layer.mixer == "parallel"
+    assert layer.options == {
+        "branches": [{"mixer": "attention", "options": {"window": 8}}, {"mixer": "mamba2", "options": {}}],
+        "fuse": "mean_norm",
+    }
+
+
+def test_heads_are_counted_by_branch() -> None:
+    (layer,) = parse("heads(attention:4, mamba2[head_dim=16]:12)")
+    assert [(branch["mixer"], branch["heads"]) for branch in layer.options["branches"]] == [
+        ("attention", 4),
+        ("mamba2", 12),
+    ]
+
+
+def test_combinators_nest_repeat_and_are_shared() -> None:
+    layers = parse("(parallel(heads(a:1, b:3), c)@s + lora(2) x2, d) x2")
+    assert [layer.mixer for layer in layers] == ["parallel", "parallel", "d"] * 2
+    assert layers[0].options["branches"][0]["options"]["branches"][1] == {"mixer": "b", "options": {}, "heads": 3}
+    assert layers[0].lora == 2
+
+
 def test_a_label_and_an_adapter_belong_to_one_use() -> None:
     layers = parse("(mamba2 x2, attention[window=8]@a + lora(4)) x2, attention@b")
     uses = [(layer.share, layer.lora) for layer in layers]
@@ -104,6 +128,17 @@ def test_a_feed_forward_has_options_too() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
+        ("parallel(attention, mamba2", 27, "missing ')'"),
+        ("parallel()", 9, "an empty group"),
+        ("parallel(fuse=sum)", 9, "an empty group"),
+        ("parallel(a, fuse=sum, b)", 23, "a branch after a setting. Write the mixers first"),
+        ("parallel(a, b, fuse=sum, fuse=mean)", 26, "'fuse' is given twice"),
+        ("parallel(a, branches=b)", 13, "'branches' is given twice"),
+        ("parallel(a@s, b)", 10, "a branch cannot be shared by itself"),
+        ("parallel(a x2, b)", 12, "expected ',' between entries or ')'"),
+        ("heads(a:, b:2)", 9, "expected a number of heads, not ','"),
+        ("heads(a:1.5, b:2)", 9, "expected a number of heads, not '1.5'"),
+        ("p(" * 5000, 130, "groups nested more than 64 deep"),
         ("attention@", 11, "expected the label of the shared layer, but the text ends"),
         ("attention@3", 11, "expected the label of the shared layer, not '3'"),
         ("attention + lora(8)", 11, "an adapter needs a shared layer. Write attention@name + lora(8)"),
@@ -172,12 +207,27 @@ values = (
     | st.sampled_from(["true", "None", "NULL", "x4", "inf", "1", "", "a b", '"', "\\", "]", "é", "\u2028"])
 )
 options = st.dictionaries(names, values, max_size=3)
+
+
+def combinators(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Options of a mixer that holds mixers with `inner` options."""
+    branch = st.builds(
+        lambda mixer, options, heads: {"mixer": mixer, "options": options, **({"heads": heads} if heads else {})},
+        names,
+        inner,
+        st.integers(0, 99),
+    )
+    held = st.lists(branch, min_size=1, max_size=2)
+    return st.builds(lambda branches, settings: {"branches": branches, **settings}, held, options)
+
+
+mixer_options = options | combinators(options | combinators(options))
 sharing = st.just({}) | st.fixed_dictionaries({"share": names}, optional={"lora": st.integers(0, 4096)})
 units = st.builds(
     lambda shared, **parts: LayerSpec(**parts, **shared),
     sharing,
     mixer=names,
-    options=options,
+    options=mixer_options,
     ffn=names | st.just("swiglu"),
     ffn_options=options,
 )
@@ -196,7 +246,7 @@ def test_text_made_from_layers_reads_back_as_those_layers(layers: list[LayerSpec
 
 
 @settings(deadline=None)
-@given(st.text(max_size=60) | st.text('ax3(),[]="\\.-e every ffn=first*\n@+lora', max_size=60))
+@given(st.text(max_size=60) | st.text('ax3(),[]="\\.-e every ffn=first*\n@+lora:', max_size=60))
 @example('a[b="\\q"]')
 @example('a[b="\t"]')
 @example("x" + "9" * 5000)

@@ -5,7 +5,9 @@
     item     = unit [("x" | "*") count]
     unit     = layer | "(" item {"," item} ")"
              | "every" "(" n "," layer {"," key "=" value} ")"        keys: offset, base, truncate
-    layer    = name ["[" option {"," option} "]"] ["@" label ["+" "lora" "(" rank ")"]]
+    layer    = mixer ["@" label ["+" "lora" "(" rank ")"]]
+    mixer    = name ["[" option {"," option} "]"] | name "(" branch {"," branch} {"," option} ")"
+    branch   = mixer [":" heads]
     option   = name "=" (number | "string" | true | false | none | name)
 
 `every(3, attention, offset=2, base=mamba2) x12` is twelve layers with attention at 2, 5, 8 and 11, counted from 0.
@@ -34,7 +36,7 @@ _TOKEN = re.compile(
     | (?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
     | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<string>"(?:[^"\\\n]|\\.)*")
-    | (?P<mark>[()\[\],=@+])
+    | (?P<mark>[()\[\],=@+:])
     )""",
     re.VERBOSE,
 )
@@ -182,9 +184,7 @@ class _Parser:
         token = self.peek()
         if token.text == "(" and token.kind == "mark":
             self.at += 1
-            self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise _error(f"groups nested more than {MAX_DEPTH} deep", token.column)
+            self.deeper(token.column)
             items = self.separated(self.item, until=")")
             self.depth -= 1
             if not items:
@@ -199,7 +199,7 @@ class _Parser:
         if token.kind == "repeat":
             raise _error("a count that repeats nothing", token.column, "Put a mixer or a group before it")
         name = self.take("name", "a mixer")
-        options = self.options()
+        options = self.branches() if self.peek().text == "(" else self.options()
         return _Unit(name.text, options, name.column, *self.sharing())
 
     def sharing(self) -> tuple[str | None, int]:
@@ -229,6 +229,47 @@ class _Parser:
             return {}
         self.at += 1
         return self.pairs(until="]", value=self.value)
+
+    def branches(self) -> dict[str, Any]:
+        """The options of a combinator: mixers in brackets, then settings."""
+        column = self.peek().column
+        self.at += 1
+        self.deeper(column)
+        branches: list[dict[str, Any]] = []
+        settings: dict[str, Any] = {}
+
+        def argument() -> None:
+            name = self.peek()
+            if name.kind == "name" and self.peek(1).text == "=":
+                if name.text in settings or name.text == "branches":
+                    raise _error(f"{name.text!r} is given twice", name.column)
+                self.at += 2
+                settings[name.text] = self.value(name.text)
+            elif settings:
+                raise _error("a branch after a setting", name.column, "Write the mixers first")
+            else:
+                branches.append(self.branch())
+
+        self.separated(argument, until=")")
+        self.depth -= 1
+        if not branches:
+            raise _error("an empty group", column)
+        return {"branches": branches, **settings}
+
+    def branch(self) -> dict[str, Any]:
+        unit = self.unit()
+        if unit.share is not None:
+            raise _error("a branch cannot be shared by itself", unit.column, "Put the label after the closing bracket")
+        branch: dict[str, Any] = {"mixer": unit.name, "options": unit.options}
+        if self.peek().text == ":" and self.peek().kind == "mark":
+            self.at += 1
+            branch["heads"] = self.whole("a number of heads")
+        return branch
+
+    def deeper(self, column: int) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _error(f"groups nested more than {MAX_DEPTH} deep", column)
 
     def every(self) -> _Every:
         start = self.take("name", "every")

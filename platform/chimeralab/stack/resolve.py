@@ -57,9 +57,9 @@ def _resolve(layer: LayerSpec, d_model: int, place: str) -> ResolvedLayer:
     ffn = registry().feed_forward(layer.ffn, place)
     return ResolvedLayer(
         mixer,
-        _config(mixer, layer.options, d_model, place),
+        checked_config(mixer, layer.options, d_model, place),
         ffn,
-        _config(ffn, layer.ffn_options, d_model, place),
+        checked_config(ffn, layer.ffn_options, d_model, place),
         layer.share,
         layer.lora,
     )
@@ -79,7 +79,8 @@ def _check_same(first: LayerSpec, layer: LayerSpec, at: int, index: int) -> None
         )
 
 
-def _config(cls: Any, options: dict[str, Any], d_model: int, place: str) -> LayerConfig:
+def checked_config(cls: Any, options: dict[str, Any], d_model: int, place: str) -> LayerConfig:
+    """The config of a mixer or feed-forward, checked against the width. Raises SpecError, with the field."""
     try:
         config = cls.Config(**options)
     except ValidationError as error:

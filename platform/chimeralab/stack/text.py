@@ -25,7 +25,20 @@ def to_text(layers: Sequence[LayerSpec]) -> str:
 def _unit(name: str, options: dict[str, Any]) -> str:
     if not options:
         return name
+    branches = options.get("branches")
+    if isinstance(branches, list | tuple) and branches and all(map(_is_branch, branches)):
+        settings = [f"{key}={_value(value)}" for key, value in options.items() if key != "branches"]
+        return f"{name}({', '.join([*map(_branch, branches), *settings])})"
     return f"{name}[{', '.join(f'{key}={_value(value)}' for key, value in options.items())}]"
+
+
+def _is_branch(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("mixer"), str)
+
+
+def _branch(branch: dict[str, Any]) -> str:
+    text = _unit(branch["mixer"], branch.get("options") or {})
+    return f"{text}:{branch['heads']}" if branch.get("heads") is not None else text
 
 
 def _sharing(layer: LayerSpec) -> str:

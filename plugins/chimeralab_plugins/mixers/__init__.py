@@ -9,6 +9,7 @@ from chimeralab_plugins.mixers.delta_product import DeltaProduct
 from chimeralab_plugins.mixers.gated_delta_net import GatedDeltaNet
 from chimeralab_plugins.mixers.gla import GLA
 from chimeralab_plugins.mixers.h3 import H3
+from chimeralab_plugins.mixers.heads import Heads
 from chimeralab_plugins.mixers.hgrn import HGRN
 from chimeralab_plugins.mixers.hgrn2 import HGRN2
 from chimeralab_plugins.mixers.hyena import Hyena
@@ -23,6 +24,7 @@ from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.min_gru import MinGRU
 from chimeralab_plugins.mixers.mlstm import MLSTM
+from chimeralab_plugins.mixers.parallel import Parallel
 from chimeralab_plugins.mixers.qrnn import QRNN
 from chimeralab_plugins.mixers.retention import Retention
 from chimeralab_plugins.mixers.rg_lru import RGLRU
@@ -73,5 +75,7 @@ def register_mixers() -> list[type[Mixer]]:
         KDA,
         DeltaProduct,
         ShortConv,
+        Parallel,
+        Heads,
         Identity,
     ]

@@ -135,6 +135,9 @@ def _mixer(model: str, kind: str, fields: Fields, index: int, count: int) -> Par
         if model == "smollm3" and not rotary_layers(fields, count)[index]:
             options |= {"rope": False}
         return "attention", options
+    if kind == HYBRID and model == "falcon_h1":
+        branches = [("attention", attention(model, fields, FULL)), ("mamba2", mamba2(fields))]
+        return "parallel", {"branches": [{"mixer": name, "options": options} for name, options in branches]}
     if kind == LINEAR and model in LINEAR_MIXERS:
         name = LINEAR_MIXERS[model]
         return name, mamba2(fields) if name == "mamba2" else linear(name, fields)
@@ -164,12 +167,16 @@ def attention(model: str, fields: Fields, kind: str) -> dict[str, Any]:
 
 def mamba2(fields: Fields) -> dict[str, Any]:
     """Options of `mamba2`, from the names that five models give them."""
-    expand = fields.whole("mamba_expand", "expand", default=2)
+    width = fields.whole("hidden_size")
+    inner = fields.whole("mamba_d_ssm", default=fields.whole("mamba_expand", "expand", default=2) * width)
+    if inner % width:
+        raise fields.error("mamba_d_ssm", f"an inner width of {inner} is no multiple of the model's {width}")
+    expand = inner // width
     heads = fields.whole("mamba_n_heads", "n_mamba_heads", "mamba_num_heads", "num_heads")
     return _given(
         {
             "d_state": fields.get("mamba_d_state", "ssm_state_size", "state_size"),
-            "head_dim": expand * fields.whole("hidden_size") // heads,
+            "head_dim": inner // max(heads, 1),
             "expand": expand,
             "groups": fields.get("mamba_n_groups", "mamba_ngroups", "n_groups"),
             "conv": fields.get("mamba_d_conv", "conv_kernel"),

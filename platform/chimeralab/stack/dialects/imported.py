@@ -49,7 +49,13 @@ def fitted(imported: Imported) -> Imported:
         fields = kind[name].Config.model_fields
         for option in options.keys() - fields.keys():
             missing[f"{name} has no option {option!r}: it is left out"] = None
-        return {k: v for k, v in options.items() if k in fields and fields[k].default != v}
+        kept = {k: v for k, v in options.items() if k in fields and fields[k].default != v}
+        if "branches" in kept:
+            kept["branches"] = [
+                {**branch, "options": fit(known.mixers, branch["mixer"], branch["options"])}
+                for branch in kept["branches"]
+            ]
+        return kept
 
     layers = tuple(
         layer.model_copy(
