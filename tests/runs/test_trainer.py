@@ -209,7 +209,7 @@ def test_a_sample_is_written_for_each_prompt_at_each_evaluation(make_spec: MakeS
 def test_a_profile_has_its_units_for_every_context(make_spec: MakeSpec, run: Execute) -> None:
     spec = make_spec(train={"steps": 1}, profile={"contexts": [8, 20], "decode_tokens": 3, "batch_size": 2})
     measured = {(e.name, e.context, e.batch): e.values for e in run(spec) if isinstance(e, Profile)}
-    speed = {"tokens_per_second", "peak_memory_bytes"}
+    speed = {"tokens_per_second"}  # memory is measured on a GPU alone
     assert {key: set(values) for key, values in measured.items()} == {
         ("train", 32, 4): speed | {"step_ms"},
         ("prefill", 8, 2): speed | {"prefill_ms"},

@@ -84,9 +84,14 @@ def _at(model: StackModel, prompt: torch.Tensor, tokens: int, device: torch.devi
         "decode_ms": 1e3 * median,
         "tokens_per_second": B / median,
         "state_bytes": held,
-        "peak_memory_bytes": memory.bytes(),
+        **_peak(memory),
     }
     yield Profile(name="decode", context=L, batch=B, values=values)
+
+
+def _peak(memory: PeakMemory) -> dict[str, float]:
+    """Of a GPU alone: a process that has trained before already holds the pages that this takes on a CPU."""
+    return {"peak_memory_bytes": memory.bytes()} if memory.device.type == "cuda" else {}
 
 
 def _median(work: Callable[[], object], device: torch.device) -> float:

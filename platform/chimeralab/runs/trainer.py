@@ -187,8 +187,8 @@ class Trainer:
         else:
             position.evaluations_since_best += 1
         if self.train.sample_tokens:
-            for prompt in self.task.prompts():
-                written = generate(self.model, prompt, self.train.sample_tokens, seed=self.spec.seed)
+            for index, prompt in enumerate(self.task.prompts()):
+                written = generate(self.model, prompt, self.train.sample_tokens, seed=self.spec.seed + index)
                 text, start = self.task.decode(written), self.task.decode(prompt)
                 self.sink.emit(Sample(step=position.step, prompt=start, text=text))
 
