@@ -31,14 +31,19 @@ def x() -> Tensor:  # B T D
     return torch.randn(B, T, D, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def require_agreement(mixer: Any, wanted: Tensor, x: Tensor, allowed: float = EXACT) -> None:
-    """The output, step by step too, and the gradients of a random projection of it; `wanted` is the oracle's output."""
-    y = mixer(x)[0]
+def require_agreement(mixer: Any, wanted: Tensor, last: Tensor, x: Tensor, allowed: float = EXACT) -> None:
+    """Output and last state, step by step too, and the gradients of a random projection of the output.
+
+    `wanted` and `last` are the oracle's output and state; ours stands last in the mixer's state.
+    """
+    y, state = mixer(x)
     require_close(y, wanted, "output", allowed)
+    require_close(state[-1], last, "state", allowed)
     state = mixer.init_state(B, T, dtype=x.dtype)
     for t in range(T):
         stepped, state = mixer.step(x[:, t], state)
         require_close(stepped, wanted[:, t], f"step {t}", 10 * allowed)
+    require_close(state[-1], last, "state after the last step", allowed)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y)
     leaves = [x, *mixer.parameters()]
     theirs = torch.autograd.grad((wanted * weights).sum(), leaves)
@@ -57,8 +62,7 @@ def test_hgrn_is_that_of_flash_linear_attention(x: Tensor, layer: int) -> None:
     o, last = fla_reference("hgrn/naive.py").naive_recurrent_hgrn(i, f.log(), output_final_state=True)
     normed = o / (o.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.norm
     wanted = (normed * F.silu(x @ mixer.g.weight.T)) @ mixer.o.weight.T
-    require_agreement(mixer, wanted, x, ALLOWED)
-    require_close(mixer(x)[1].h, last, "state", ALLOWED)
+    require_agreement(mixer, wanted, last, x, ALLOWED)
 
 
 @pytest.mark.parametrize("candidate", ["positive", "linear"])
@@ -73,7 +77,7 @@ def test_min_gru_follows_its_recurrence(x: Tensor, candidate: str) -> None:
             v = torch.where(v >= 0, v + 0.5, v.sigmoid())
         h = (1 - z) * h + z * v
         outputs.append(h @ mixer.o.weight.T)
-    require_agreement(mixer, torch.stack(outputs, 1), x)
+    require_agreement(mixer, torch.stack(outputs, 1), h, x)
 
 
 @pytest.mark.parametrize(("pooling", "taps"), [("f", 1), ("fo", 2), ("ifo", 3)])
@@ -91,7 +95,7 @@ def test_qrnn_follows_its_equations(x: Tensor, pooling: str, taps: int) -> None:
     for t in range(T):
         c = f[:, t] * c + i[:, t] * z[:, t]
         outputs.append((o[:, t] * c) @ mixer.o.weight.T)
-    require_agreement(mixer, torch.stack(outputs, 1), x)
+    require_agreement(mixer, torch.stack(outputs, 1), c, x)
 
 
 def test_lru_follows_its_recurrence(x: Tensor) -> None:
@@ -102,9 +106,10 @@ def test_lru_follows_its_recurrence(x: Tensor) -> None:
     inputs = torch.exp(mixer.gamma_log)[:, None] * torch.view_as_complex(mixer.B.weight.view(N, 2, D).mT.contiguous())
     pairs = mixer.C.weight.view(D, N, 2)
     outputs = torch.complex(pairs[..., 0], -pairs[..., 1])  # Re((a − bi)(h + ik)) = ah + bk
-    y = _complex_states(x, torch.diag(eigenvalues), inputs, outputs).real + mixer.D * x
+    read, last = _complex_states(x, torch.diag(eigenvalues), inputs, outputs)
+    y = read.real + mixer.D * x
     value, gate = (F.gelu(y) @ mixer.out_proj.weight.T + mixer.out_proj.bias).chunk(2, -1)
-    require_agreement(mixer, value * gate.sigmoid(), x)
+    require_agreement(mixer, value * gate.sigmoid(), torch.view_as_real(last), x)
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -119,19 +124,20 @@ def test_s5_follows_its_discretised_state_space(x: Tensor, blocks: int) -> None:
     C_half = torch.complex(pairs[..., 0], -pairs[..., 1])
     transition = torch.diag(torch.exp(torch.diag(A) * steps))
     inputs = torch.linalg.solve(A, (transition - torch.eye(N)) @ torch.cat([B_half, B_half.conj()]))
-    states = _complex_states(x, transition, inputs, torch.cat([C_half, C_half.conj()], 1))
-    assert states.imag.abs().max() < EXACT
-    g = F.gelu(states.real + mixer.D * x)
-    require_agreement(mixer, g * (g @ mixer.gate.weight.T + mixer.gate.bias).sigmoid(), x)
+    read, last = _complex_states(x, transition, inputs, torch.cat([C_half, C_half.conj()], 1))
+    assert read.imag.abs().max() < EXACT
+    g = F.gelu(read.real + mixer.D * x)
+    wanted = g * (g @ mixer.gate.weight.T + mixer.gate.bias).sigmoid()
+    require_agreement(mixer, wanted, torch.view_as_real(last[:, : N // 2]), x)
 
 
-def _complex_states(x: Tensor, transition: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
-    """C h_t with h_t = A h_{t-1} + B x_t for dense complex A, B, C: B T D."""
+def _complex_states(x: Tensor, transition: Tensor, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """C h_t, B T D, and the last h, with h_t = A h_{t-1} + B x_t for dense complex A, B, C."""
     h, rows = torch.zeros(B, len(transition), dtype=torch.complex128), []
     for t in range(T):
         h = h @ transition.T + x[:, t].to(h.dtype) @ inputs.T
         rows.append(h @ outputs.T)
-    return torch.stack(rows, 1)
+    return torch.stack(rows, 1), h
 
 
 @pytest.mark.parametrize("inner_norm", ["none", "weighted"])

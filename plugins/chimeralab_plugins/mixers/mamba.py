@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chimeralab import Cost, Mixer, MixerConfig, Place, ops
+from chimeralab_plugins.step_size import step_bias
 
 
 class MambaConfig(MixerConfig):
@@ -47,7 +48,7 @@ class SelectiveSSM(nn.Module):
         self.x_proj = nn.Linear(self.inner, self.rank + 2 * N, bias=False)
         self.dt_proj = nn.Linear(self.rank, self.inner, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
-        self.dt_bias = nn.Parameter(_initial_dt_bias(self.inner))
+        self.dt_bias = nn.Parameter(step_bias(self.inner))
         self.A_log = nn.Parameter(torch.arange(1.0, N + 1).log().repeat(self.inner, 1))  # S4D-Real
         self.A_log.weight_decay = False  # type: ignore[attr-defined]
         self.D = nn.Parameter(torch.ones(self.inner))
@@ -139,9 +140,3 @@ class Mamba(Mixer):
         u, z = self.in_proj(x).chunk(2, -1)
         y, state = self.ssm(u, z, state)
         return self.out_proj(y), state
-
-
-def _initial_dt_bias(width: int, low: float = 1e-3, high: float = 0.1, floor: float = 1e-4) -> Tensor:
-    """The bias whose softplus is log-uniform between `low` and `high`."""
-    delta = torch.exp(torch.rand(width) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
-    return delta + torch.log(-torch.expm1(-delta))

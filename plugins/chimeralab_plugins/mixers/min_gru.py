@@ -36,7 +36,7 @@ class MinGRU(Mixer):
     title = "minGRU"
     summary = "GRU without a look at its state: one gate, one candidate, one scan"
     source = "https://arxiv.org/abs/2410.01201"
-    color = "#6a4c93"
+    color = "#b185db"
     views = frozenset({"parallel", "recurrent"})
     ops = ("diagonal_scan",)
     Config = MinGRUConfig
