@@ -107,9 +107,9 @@ class AFT(Mixer):
         _, total, largest = wkv.unbind(1)
         older = total.clamp(min=torch.finfo(total.dtype).tiny).log() + largest  # log of their weights' sum
         far_logit = torch.cat([older.unsqueeze(1), k[:, :T]], 1).logcumsumexp(1)[:, 1:]
-        bias = self.bias.to(k.dtype).repeat_interleave(self.d_model // self.config.heads, 0)  # D W
-        logits = k[:, 1:].unfold(1, W, 1) + bias  # B T D W
-        top = torch.maximum(far_logit, logits.amax(-1)).detach()
-        far_weight, weights = (far_logit - top).exp(), (logits - top.unsqueeze(-1)).exp()
-        above = far_weight * far + (weights * v[:, 1:].unfold(1, W, 1)).sum(-1)
-        return above / (far_weight + weights.sum(-1))
+        bias = self.bias.to(k.dtype).repeat_interleave(self.d_model // self.config.heads, 0).T  # W D
+        near_k, near_v = (x[:, 1:].unfold(1, W, 1).permute(0, 3, 1, 2) for x in (k, v))  # B W T D, channels innermost
+        logits = near_k + bias.unsqueeze(1)
+        top = torch.maximum(far_logit, logits.amax(1)).detach()
+        far_weight, weights = (far_logit - top).exp(), (logits - top.unsqueeze(1)).exp()
+        return (far_weight * far + (weights * near_v).sum(1)) / (far_weight + weights.sum(1))
