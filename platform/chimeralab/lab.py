@@ -26,7 +26,7 @@ from chimeralab.comparison import compare as compare_runs
 from chimeralab.errors import ClusterError, ResourceError, SpecError
 from chimeralab.runs import RunSpec
 from chimeralab.scheduling.home import Home
-from chimeralab.stack import StackSpec, to_text
+from chimeralab.stack import StackSpec, parse, to_text
 from chimeralab.store import (
     ArtifactRow,
     AttemptRow,
@@ -212,9 +212,19 @@ class Lab:
         ]
 
     def presets(self) -> list[Preset]:
+        """Every preset whose mixers and feed-forwards are installed."""
         from chimeralab.plugins import registry
+        from chimeralab.stack.branch import mixers_of
 
-        return list(registry().presets.values())
+        known = registry()
+        return [
+            preset
+            for preset in known.presets.values()
+            if all(
+                known.mixers.keys() >= {*mixers_of(layer)} and layer.ffn in known.feed_forwards
+                for layer in parse(preset.pattern)
+            )
+        ]
 
     def tasks(self) -> list[TaskEntry]:
         from chimeralab.plugins import registry
