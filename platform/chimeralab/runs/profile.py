@@ -37,7 +37,7 @@ def profile_training(
     values = {
         "step_ms": 1e3 * seconds,
         "tokens_per_second": size * T / seconds,
-        "peak_memory_bytes": memory.bytes(),
+        **_peak(memory),
     }
     return Profile(name="train", context=T, batch=size, values=values)
 
@@ -66,7 +66,7 @@ def _at(model: StackModel, prompt: torch.Tensor, tokens: int, device: torch.devi
     values = {
         "prefill_ms": 1e3 * seconds,
         "tokens_per_second": B * L / seconds,
-        "peak_memory_bytes": memory.bytes(),
+        **_peak(memory),
     }
     yield Profile(name="prefill", context=L, batch=B, values=values)
 
