@@ -54,6 +54,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "h3": [{"d_state": 8, "shift": 6}, {"d_state": 6, "shift": 3, "head_dim": 4}],
     "hyena": [{"hidden": 16}, {"hidden": 8, "order": 3, "length": 40, "conv": 2, "bands": 3, "depth": 1}],
     "lssl": [{"d_state": 8}, {"d_state": 6, "outputs": 3}],
+    "monarch": [{"hidden": 16}, {"hidden": 8, "residual": False, "length": 40, "conv": 2, "depth": 1}],
     "s4": [{"d_state": 8}, {"d_state": 6, "discretisation": "zoh"}],
     "s4d": [{"d_state": 16}, {"d_state": 8, "init": "lin", "discretisation": "bilinear"}],
     "hgrn": [{}, {"expand": 2}],
@@ -70,6 +71,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 FEED_FORWARD_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "swiglu": [{}, {"hidden": 40, "bias": True}],
+    "monarch_mlp": [{}, {"ratio": 0.5, "blocks": 8, "bias": False}],
     "mlp": [{}, {"ratio": 1.5, "bias": False}],
 }
 

@@ -47,9 +47,10 @@ def test_hyena_sees_nothing_beyond_its_filters() -> None:
     assert change[10 + 21 :].max() < 1e-12
 
 
+@pytest.mark.parametrize("name", ["hyena", "monarch"])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_hyena_refuses_tokens_that_its_history_cannot_hold(tokens: int) -> None:
-    mixer = build("hyena", length=100)
+def test_a_history_refuses_tokens_that_it_cannot_hold(tokens: int, name: str) -> None:
+    mixer = build(name, length=100)
     _, state = mixer(torch.randn(2, 7, 64), mixer.init_state(2, 7))
     with pytest.raises(SpecError, match=f"room for 7 tokens and would hold {7 + tokens}"):
         mixer(torch.randn(2, tokens, 64), state)
@@ -67,7 +68,20 @@ def test_hyena_forgets_in_a_full_history_only_what_it_no_longer_reads() -> None:
     assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-12)
 
 
-def test_hyena_filters_learn_at_their_own_rate() -> None:
-    mixer = build("hyena", filter_lr_scale=0.3)
+@pytest.mark.parametrize("name", ["hyena", "monarch"])
+def test_filters_learn_at_their_own_rate(name: str) -> None:
+    mixer = build(name, filter_lr_scale=0.3)
     (own,) = (group for group in mixer.param_groups() if group.lr_scale == 0.3)
-    assert {id(p) for p in own.params} == {id(p) for p in mixer.filter.parameters()}
+    filters = {id(p) for n, p in mixer.named_parameters() if n.startswith("filter")}
+    assert {id(p) for p in own.params} == filters
+
+
+def test_blocks_of_monarch_matrices_must_divide_the_widths() -> None:
+    with pytest.raises(SpecError, match="monarch_mlp: blocks 3 do not divide the width 64"):
+        registry().feed_forwards["monarch_mlp"].build(64, blocks=3)
+
+
+def test_monarch_matrices_in_four_blocks_halve_the_weights_or_better() -> None:
+    """Of 2 · 64 · 256 dense weights, (64 / 4) · (64 + 256) stand in each matrix: 5/16."""
+    mixer = registry().feed_forwards["monarch_mlp"]
+    assert mixer.cost(mixer.Config(bias=False), 64).params == 2 * 64 * 256 * 5 // 16

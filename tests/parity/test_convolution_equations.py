@@ -134,3 +134,75 @@ def test_hyena_follows_its_matrices(x: Tensor, order: int, length: int) -> None:
                 u = S @ torch.diag(gates[order - 1 - n][:, d]) @ u
             y[b, :, d] = gates[0][:, d] * u
     _require_output(mixer, x, y @ mixer.out_proj.weight.T + mixer.out_proj.bias)
+
+
+def _dealing(rows: int, columns: int) -> Tensor:
+    """The permutation that reads a rows × columns table by columns."""
+    order = torch.arange(rows * columns).view(rows, columns).T.flatten()
+    return torch.eye(rows * columns, dtype=torch.float64)[order]
+
+
+def _monarch_fourier(a: int, b: int) -> Tensor:
+    """The DFT of a·b points as a Monarch matrix: block-diagonal DFTs of a and of b points, a twist, permutations."""
+
+    def fourier(n: int) -> Tensor:
+        k = torch.arange(n, dtype=torch.float64)
+        return torch.exp(-2j * torch.pi * torch.outer(k, k) / n)
+
+    deal, back = (_dealing(*shape).to(torch.complex128) for shape in ((a, b), (b, a)))
+    right = torch.block_diag(*[fourier(a)] * b)
+    left = torch.block_diag(*[fourier(b)] * a)
+    twist = torch.exp(-2j * torch.pi * torch.outer(torch.arange(b).double(), torch.arange(a)) / (a * b)).flatten()
+    return deal @ left @ back @ torch.diag(twist.to(torch.complex128)) @ right @ deal
+
+
+def test_a_monarch_matrix_is_the_fourier_transform() -> None:
+    x = torch.randn(128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    require_close(
+        torch.view_as_real(_monarch_fourier(8, 16) @ x.to(torch.complex128)),
+        torch.view_as_real(torch.fft.fft(x)),
+        "DFT",
+        EXACT,
+    )
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@torch.no_grad()
+def test_monarch_mixer_follows_its_matrices(x: Tensor, residual: bool) -> None:
+    """Monarch Mixer, section 3: M⁻¹ (M k ⊙ M u) with a Monarch matrix M, causal by padding (section 4.2)."""
+    mixer = _mixer("monarch", length=60, hidden=8, residual=residual)
+    M = _monarch_fourier(8, 16)  # 128 points: more than 2T
+    inverse = torch.linalg.inv(M)
+    filters = [_filters(network, 60)[:, :T] for network in mixer.filters]
+
+    def convolve(n: int, d: int, u: Tensor) -> Tensor:
+        k, padded = (torch.cat([v, v.new_zeros(128 - T)]).to(M.dtype) for v in (filters[n][d], u))
+        return (inverse @ (M @ k * (M @ padded))).real[:T] + mixer.skip[n * D + d] * u
+
+    y = torch.zeros_like(x)
+    for b in range(B):
+        x1, x2, v = _short_convolution(mixer, x[b] @ mixer.in_proj.weight.T + mixer.in_proj.bias).split(D, -1)
+        for d in range(D):
+            y[b, :, d] = x2[:, d] * convolve(0, d, x1[:, d] * v[:, d])
+            if residual:
+                y[b, :, d] += convolve(1, d, x[b, :, d])
+    _require_output(mixer, x, y @ mixer.out_proj.weight.T + mixer.out_proj.bias)
+
+
+@pytest.mark.parametrize(("ratio", "blocks"), [(4.0, 4), (2.0, 2), (0.5, 4)])
+@torch.no_grad()
+def test_monarch_mlp_is_a_product_of_its_factors(ratio: float, blocks: int) -> None:
+    """Monarch, section 3.1: two block-diagonal matrices and two permutations, written out."""
+    width = 16
+    ffn = registry().feed_forwards["monarch_mlp"].build(width, ratio=ratio, blocks=blocks).double()
+    rescale(ffn)
+
+    def dense(matrix: Any) -> Tensor:
+        q, s = matrix.right.shape[1], matrix.left.shape[1]
+        into = _dealing(q, blocks)  # entry jk + i goes to row j of block i
+        right, left = torch.block_diag(*matrix.right), torch.block_diag(*matrix.left)
+        return _dealing(blocks, s) @ left @ into @ right
+
+    x = torch.randn(B, 5, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    hidden = torch.nn.functional.gelu(x @ dense(ffn.up).T + ffn.up.bias, approximate="tanh")
+    require_close(ffn(x)[0], hidden @ dense(ffn.down).T + ffn.down.bias, "monarch_mlp", EXACT)

@@ -2,6 +2,7 @@
 
 from chimeralab import FeedForward, hookimpl
 from chimeralab_plugins.feed_forwards.mlp import MLP
+from chimeralab_plugins.feed_forwards.monarch_mlp import MonarchMLP
 from chimeralab_plugins.feed_forwards.none import NoFeedForward
 from chimeralab_plugins.feed_forwards.rwkv_channel_mix import RWKVChannelMix
 from chimeralab_plugins.feed_forwards.swiglu import SwiGLU
@@ -9,4 +10,4 @@ from chimeralab_plugins.feed_forwards.swiglu import SwiGLU
 
 @hookimpl
 def register_feed_forwards() -> list[type[FeedForward]]:
-    return [SwiGLU, MLP, RWKVChannelMix, NoFeedForward]
+    return [SwiGLU, MLP, MonarchMLP, RWKVChannelMix, NoFeedForward]

@@ -24,6 +24,7 @@ from chimeralab_plugins.mixers.mamba import Mamba
 from chimeralab_plugins.mixers.mamba2 import Mamba2
 from chimeralab_plugins.mixers.min_gru import MinGRU
 from chimeralab_plugins.mixers.mlstm import MLSTM
+from chimeralab_plugins.mixers.monarch import MonarchMixer
 from chimeralab_plugins.mixers.parallel import Parallel
 from chimeralab_plugins.mixers.qrnn import QRNN
 from chimeralab_plugins.mixers.retention import Retention
@@ -70,6 +71,7 @@ def register_mixers() -> list[type[Mixer]]:
         S4D,
         H3,
         Hyena,
+        MonarchMixer,
         DeltaNet,
         GatedDeltaNet,
         KDA,
