@@ -222,3 +222,11 @@ def test_at_any_moment_what_the_store_names_is_on_disk(tmp_path: Path) -> None:
         retention.prune()
         for stored in range(sink.stored, len(sink.events) + 1):  # all that the store may have by now
             assert named(sink.events[:stored]) <= steps_in(tmp_path)
+
+
+def test_what_a_killed_worker_left_half_written_is_removed_and_complete_checkpoints_stay(tmp_path: Path) -> None:
+    for name in (".step-00000010.4711", "step-00000005"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    checkpoint.clear_scratch(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]

@@ -101,6 +101,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
 
 
+def clear_scratch(folder: Path) -> None:
+    """Remove what workers left that were killed while they wrote."""
+    for scratch in folder.glob(".step-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def size(path: Path) -> int:
     """Bytes on disk."""
     return sum(file.stat().st_size for file in path.iterdir())

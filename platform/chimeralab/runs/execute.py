@@ -17,6 +17,7 @@ from chimeralab.events import Environment, Log, Progress
 from chimeralab.plugins import registry
 from chimeralab.runs import device as devices
 from chimeralab.runs.check import make_task
+from chimeralab.runs.checkpoint import clear_scratch
 from chimeralab.runs.profile import profile_decoding, profile_training
 from chimeralab.runs.sink import Sink
 from chimeralab.runs.spec import RunSpec
@@ -64,6 +65,7 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
     dtype = devices.precision(spec.train.precision, device)
     sink.emit(Environment(values=_environment(model, task, device, dtype)))
 
+    clear_scratch(folder / "checkpoints")
     trainer = Trainer(spec, model, task, device, folder, sink)
     if resume is not None:
         trainer.resume(resume)
