@@ -61,6 +61,7 @@ class PaletteEntry:
     kind: Literal["mixer", "feed_forward"]
     name: str
     title: str
+    family: str
     summary: str
     color: str
     source: str
@@ -198,6 +199,7 @@ class Lab:
                 kind,  # type: ignore[arg-type]
                 cls.name,
                 cls.title or cls.name,
+                cls.family or "Other",
                 cls.summary,
                 cls.color or _color(cls.name),
                 cls.source,

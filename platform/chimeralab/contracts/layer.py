@@ -49,6 +49,7 @@ class Layer(nn.Module):
 
     name: ClassVar[str]
     title: ClassVar[str] = ""  # for people; default: the name
+    family: ClassVar[str] = ""  # heading in the palette: "Attention", "State space", ...; default: "Other"
     summary: ClassVar[str] = ""  # one line for the palette
     source: ClassVar[str] = ""  # paper or code that defines it
     color: ClassVar[str] = ""  # "#rrggbb" in drawings; default: derived from the name

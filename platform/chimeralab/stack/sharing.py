@@ -6,9 +6,11 @@ What is shared is the whole layer: mixer, feed-forward and their norms. State is
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from chimeralab.contracts import Cost, Place
 from chimeralab.errors import SpecError
@@ -33,6 +35,15 @@ class Adapted(nn.Module):
         return self.linear(x) + nn.functional.linear(nn.functional.linear(x, self.down), self.up)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights undrawn: on the meta device there is nothing to draw, and trying loads torch's compiler (1 s)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def use(shared: Layer, rank: int) -> Layer:
     """A layer that computes with the weights of `shared`, and with an adapter beside each linear map."""
     weights = {id(tensor): tensor for tensor in (*shared.parameters(), *shared.buffers())}
@@ -54,7 +65,7 @@ def adapter_cost(layer: ResolvedLayer, d_model: int) -> Cost:
     """
     if not layer.lora:
         return Cost()
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         parts = [
             part(config, d_model, Place())
             for part, config in ((layer.mixer, layer.config), (layer.ffn, layer.ffn_config))

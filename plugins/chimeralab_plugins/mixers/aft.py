@@ -46,6 +46,7 @@ class AFT(Mixer):
 
     name = "aft"
     title = "AFT"
+    family = "Attention"
     summary = "Attention-free transformer: a running weighted mean in each channel, biased by distance if wanted"
     source = "https://arxiv.org/abs/2105.14103"
     color = "#ee9b00"

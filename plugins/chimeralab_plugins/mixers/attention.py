@@ -76,6 +76,7 @@ class Attention(Mixer):
 
     name = "attention"
     title = "Attention"
+    family = "Attention"
     summary = "Softmax attention with a KV cache: exact recall, memory that grows with the context"
     source = "https://arxiv.org/abs/1706.03762"
     color = "#d1495b"

@@ -49,6 +49,7 @@ class Based(Mixer):
 
     name = "based"
     title = "Based"
+    family = "Linear attention"
     summary = "Linear attention with softmax's exponential to second order; made to stand beside a short window"
     source = "https://arxiv.org/abs/2402.18668"
     color = "#58508d"

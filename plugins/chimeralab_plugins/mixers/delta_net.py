@@ -28,6 +28,7 @@ class DeltaNet(DeltaMixer):
 
     name = "delta_net"
     title = "DeltaNet"
+    family = "Delta rule"
     summary = "The delta rule: a token replaces what the state holds under its key"
     source = "https://arxiv.org/abs/2406.06484"
     color = "#b5651d"

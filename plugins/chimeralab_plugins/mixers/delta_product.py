@@ -43,6 +43,7 @@ class DeltaProduct(DeltaMixer):
 
     name = "delta_product"
     title = "DeltaProduct"
+    family = "Delta rule"
     summary = "Several delta-rule steps a token: transitions of rank n, for state tracking"
     source = "https://arxiv.org/abs/2502.10297"
     color = "#8c4a1f"

@@ -53,6 +53,7 @@ class GatedDeltaNet(DeltaMixer):
 
     name = "gated_delta_net"
     title = "Gated DeltaNet"
+    family = "Delta rule"
     summary = "Delta rule with a decay: writes precisely and forgets at will (Qwen3-Next, OLMo Hybrid)"
     source = "https://arxiv.org/abs/2412.06464"
     color = "#d98032"

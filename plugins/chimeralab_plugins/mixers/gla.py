@@ -49,6 +49,7 @@ class GLA(Mixer):
 
     name = "gla"
     title = "Gated linear attention"
+    family = "Linear attention"
     summary = "Linear attention that forgets: a data-dependent decay for each key channel"
     source = "https://arxiv.org/abs/2312.06635"
     color = "#8e5ea2"

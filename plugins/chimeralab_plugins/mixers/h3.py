@@ -58,6 +58,7 @@ class H3(Mixer):
 
     name = "h3"
     title = "H3"
+    family = "State space"
     summary = "Shift and diagonal state spaces with products between: recall and comparison without attention"
     source = "https://arxiv.org/abs/2212.14052"
     color = "#b3689b"

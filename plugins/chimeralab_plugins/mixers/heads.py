@@ -61,6 +61,7 @@ class Heads(Mixer):
 
     name = "heads"
     title = "Heads"
+    family = "Combined"
     summary = "The heads of one layer divided among several mixers"
     source = "https://arxiv.org/abs/2411.13676"
     color = "#b56576"
@@ -82,9 +83,7 @@ class Heads(Mixer):
     def init_state(self, batch: int, max_length: int, **where: Any) -> tuple[State, ...]:
         return tuple(branch.init_state(batch, max_length, **where) for branch in self.branches)
 
-    def forward(
-        self, x: Tensor, state: tuple[State, ...] | None = None
-    ) -> tuple[Tensor, State]:  # x: B T D
+    def forward(self, x: Tensor, state: tuple[State, ...] | None = None) -> tuple[Tensor, State]:  # x: B T D
         before = state if state is not None else (None,) * len(self.branches)
         shares = self.divide(x).split(self.widths, -1)
         outputs = [branch(u, part) for branch, u, part in zip(self.branches, shares, before, strict=True)]

@@ -33,6 +33,7 @@ class HGRN(Mixer):
 
     name = "hgrn"
     title = "HGRN"
+    family = "Recurrent"
     summary = "Element-wise gated linear RNN: one number a channel, forget gates that open with depth"
     source = "https://arxiv.org/abs/2311.04823"
     color = "#f25c78"

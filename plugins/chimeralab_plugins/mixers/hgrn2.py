@@ -49,6 +49,7 @@ class HGRN2(Mixer):
 
     name = "hgrn2"
     title = "HGRN2"
+    family = "Linear attention"
     summary = "Gated linear RNN with an outer-product state and forget gates that open with depth"
     source = "https://arxiv.org/abs/2404.07904"
     color = "#ff6361"

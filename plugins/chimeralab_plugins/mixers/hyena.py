@@ -44,6 +44,7 @@ class Hyena(Mixer):
 
     name = "hyena"
     title = "Hyena"
+    family = "Convolution"
     summary = "Long convolutions with learned implicit filters, and gates between"
     source = "https://arxiv.org/abs/2302.10866"
     color = "#c98b2b"

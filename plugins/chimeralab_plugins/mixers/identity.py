@@ -15,6 +15,7 @@ class Identity(Mixer):
 
     name = "identity"
     title = "Identity"
+    family = "Combined"
     summary = "The layer is its feed-forward alone, as in sublayer patterns"
     source = "https://github.com/NVIDIA/Megatron-LM"
     color = "#9aa0a6"

@@ -58,6 +58,7 @@ class InfiniAttention(Mixer):
 
     name = "infini_attention"
     title = "Infini-attention"
+    family = "Attention"
     summary = "Softmax attention over a window beside a linear-attention memory of everything before it"
     source = "https://arxiv.org/abs/2404.07143"
     color = "#e85d75"

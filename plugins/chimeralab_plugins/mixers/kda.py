@@ -37,6 +37,7 @@ class KDA(DeltaMixer):
 
     name = "kda"
     title = "Kimi delta attention"
+    family = "Delta rule"
     summary = "Delta rule with a decay for each key channel (Kimi Linear)"
     source = "https://arxiv.org/abs/2510.26692"
     color = "#c9a227"

@@ -48,6 +48,7 @@ class Lightning(Mixer):
 
     name = "lightning"
     title = "Lightning attention"
+    family = "Linear attention"
     summary = "MiniMax-01's linear attention: a fixed decay by head and depth, a sigmoid output gate"
     source = "https://arxiv.org/abs/2501.08313"
     color = "#ffa600"

@@ -60,6 +60,7 @@ class LinearAttention(Mixer):
 
     name = "linear_attention"
     title = "Linear attention"
+    family = "Linear attention"
     summary = "Attention with a feature map for softmax: constant memory, no forgetting"
     source = "https://arxiv.org/abs/2006.16236"
     color = "#e07a5f"

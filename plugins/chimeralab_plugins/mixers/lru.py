@@ -20,9 +20,7 @@ class LRUConfig(MixerConfig):
     r_min: float = Field(0.0, ge=0, lt=1, description="Inner radius of the ring in which eigenvalues start")
     r_max: float = Field(1.0, gt=0, le=1, description="Outer radius of the ring")
     max_phase: float = Field(2 * math.pi, gt=0, le=2 * math.pi, description="Angle that eigenvalues start below")
-    lr_scale: float = Field(
-        0.5, gt=0, le=1, description="Learning rate of λ and γ, as a multiple of the run's"
-    )
+    lr_scale: float = Field(0.5, gt=0, le=1, description="Learning rate of λ and γ, as a multiple of the run's")
 
     def check(self, d_model: int) -> None:
         if self.r_min >= self.r_max:
@@ -44,6 +42,7 @@ class LRU(ComplexRecurrence):
 
     name = "lru"
     title = "LRU"
+    family = "Recurrent"
     summary = "Complex diagonal recurrence with eigenvalues on a ring: long memory, nothing selective"
     source = "https://arxiv.org/abs/2303.06349"
     color = "#3d348b"

@@ -33,6 +33,7 @@ class LSSL(StateSpaceMixer):
 
     name = "lssl"
     title = "LSSL"
+    family = "State space"
     summary = "The first of its kind: a dense HiPPO state space, O(N²) to decode"
     source = "https://arxiv.org/abs/2110.13985"
     color = "#7d8fb3"

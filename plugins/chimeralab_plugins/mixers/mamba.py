@@ -94,6 +94,7 @@ class Mamba(Mixer):
 
     name = "mamba"
     title = "Mamba"
+    family = "State space"
     summary = "Selective state space: each token chooses what to keep, in constant memory"
     source = "https://arxiv.org/abs/2312.00752"
     color = "#0b4f8a"

@@ -62,6 +62,7 @@ class Mamba2(Mixer):
 
     name = "mamba2"
     title = "Mamba-2"
+    family = "State space"
     summary = "State-space duality: constant memory, trained by chunked matrix products"
     source = "https://arxiv.org/abs/2405.21060"
     color = "#2e86ab"

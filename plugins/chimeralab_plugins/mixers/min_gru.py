@@ -34,6 +34,7 @@ class MinGRU(Mixer):
 
     name = "min_gru"
     title = "minGRU"
+    family = "Recurrent"
     summary = "GRU without a look at its state: one gate, one candidate, one scan"
     source = "https://arxiv.org/abs/2410.01201"
     color = "#b185db"

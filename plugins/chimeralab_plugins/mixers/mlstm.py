@@ -52,6 +52,7 @@ class MLSTM(Mixer):
 
     name = "mlstm"
     title = "mLSTM"
+    family = "Linear attention"
     summary = "xLSTM's matrix memory: exponential input gate, sigmoid forget gate, output over its normaliser"
     source = "https://arxiv.org/abs/2405.04517"
     color = "#9b2226"

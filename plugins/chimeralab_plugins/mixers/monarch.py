@@ -49,6 +49,7 @@ class MonarchMixer(Mixer):
 
     name = "monarch"
     title = "Monarch Mixer"
+    family = "Convolution"
     summary = "A gated and an ungated long convolution with implicit filters (M2)"
     source = "https://arxiv.org/abs/2310.12109"
     color = "#e0a458"

@@ -48,6 +48,7 @@ class Parallel(Mixer):
 
     name = "parallel"
     title = "Parallel"
+    family = "Combined"
     summary = "Several mixers side by side in one layer, their outputs fused"
     source = "https://arxiv.org/abs/2507.22448"
     color = "#6d6875"
@@ -76,9 +77,7 @@ class Parallel(Mixer):
     def init_state(self, batch: int, max_length: int, **where: Any) -> tuple[State, ...]:
         return tuple(branch.init_state(batch, max_length, **where) for branch in self.branches)
 
-    def forward(
-        self, x: Tensor, state: tuple[State, ...] | None = None
-    ) -> tuple[Tensor, State]:  # x: B T D
+    def forward(self, x: Tensor, state: tuple[State, ...] | None = None) -> tuple[Tensor, State]:  # x: B T D
         before = state if state is not None else (None,) * len(self.branches)
         outputs = [branch(x, part) for branch, part in zip(self.branches, before, strict=True)]
         return self._fuse([y for y, _ in outputs]), tuple(part for _, part in outputs)

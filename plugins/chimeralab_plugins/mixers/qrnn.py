@@ -38,6 +38,7 @@ class QRNN(Mixer):
 
     name = "qrnn"
     title = "QRNN"
+    family = "Recurrent"
     summary = "Gates by convolution, memory by pooling: the first RNN built for a parallel machine"
     source = "https://arxiv.org/abs/1611.01576"
     color = "#4d908e"

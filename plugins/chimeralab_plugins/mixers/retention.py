@@ -46,6 +46,7 @@ class Retention(Mixer):
 
     name = "retention"
     title = "Retention"
+    family = "Linear attention"
     summary = "RetNet: rotary linear attention that fades at a fixed rate in each head"
     source = "https://arxiv.org/abs/2307.08621"
     color = "#bc5090"

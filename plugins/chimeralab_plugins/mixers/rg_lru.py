@@ -58,6 +58,7 @@ class RGLRU(Mixer):
 
     name = "rg_lru"
     title = "RG-LRU (Hawk)"
+    family = "Recurrent"
     summary = "Real-gated linear recurrence: one number a channel, input and recurrence gates"
     source = "https://arxiv.org/abs/2402.19427"
     color = "#7a9e2f"

@@ -33,6 +33,7 @@ class RWKV4(Mixer):
 
     name = "rwkv4"
     title = "RWKV-4"
+    family = "Recurrent"
     summary = "A decaying average with exponential weights in each channel: the smallest state there is"
     source = "https://arxiv.org/abs/2305.13048"
     color = "#0a9396"

@@ -44,6 +44,7 @@ class RWKV5(Mixer):
 
     name = "rwkv5"
     title = "RWKV-5"
+    family = "Linear attention"
     summary = "Eagle: matrix state with a learned decay for each channel, token shift, a bonus for the present"
     source = "https://arxiv.org/abs/2404.05892"
     color = "#00798c"

@@ -47,6 +47,7 @@ class RWKV6(Mixer):
 
     name = "rwkv6"
     title = "RWKV-6"
+    family = "Linear attention"
     summary = "Finch: matrix state with a data-dependent decay for each channel and a data-dependent token shift"
     source = "https://arxiv.org/abs/2404.05892"
     color = "#005f73"

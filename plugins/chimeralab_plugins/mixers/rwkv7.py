@@ -69,6 +69,7 @@ class RWKV7(Mixer):
 
     name = "rwkv7"
     title = "RWKV-7"
+    family = "Delta rule"
     summary = "Goose: a generalised delta rule with decay, removal and writing by channel; tracks states"
     source = "https://arxiv.org/abs/2503.14456"
     color = "#00afb9"

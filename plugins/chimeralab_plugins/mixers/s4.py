@@ -36,6 +36,7 @@ class S4(StateSpaceMixer):
 
     name = "s4"
     title = "S4"
+    family = "State space"
     summary = "State space that starts as HiPPO-LegS: long memory by convolution, N numbers a channel to decode"
     source = "https://arxiv.org/abs/2111.00396"
     color = "#33508a"

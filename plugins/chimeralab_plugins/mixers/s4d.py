@@ -33,6 +33,7 @@ class S4D(StateSpaceMixer):
 
     name = "s4d"
     title = "S4D"
+    family = "State space"
     summary = "Diagonal state space: a long convolution to train, N numbers a channel to decode"
     source = "https://arxiv.org/abs/2206.11893"
     color = "#5c80bc"

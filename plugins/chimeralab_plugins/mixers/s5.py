@@ -54,6 +54,7 @@ class S5(ComplexRecurrence):
 
     name = "s5"
     title = "S5"
+    family = "State space"
     summary = "One multi-input state space from HiPPO, diagonal, scanned: every channel shares its memory"
     source = "https://arxiv.org/abs/2208.04933"
     color = "#2a9d8f"

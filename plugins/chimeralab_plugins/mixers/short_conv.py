@@ -30,6 +30,7 @@ class ShortConv(Mixer):
 
     name = "short_conv"
     title = "Short convolution"
+    family = "Convolution"
     summary = "Gated convolution over a few tokens: local, cheap, a tiny state (LFM2)"
     source = "https://arxiv.org/abs/2511.23404"
     color = "#3aa17e"

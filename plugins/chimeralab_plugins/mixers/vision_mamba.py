@@ -21,6 +21,7 @@ class VisionMamba(Mixer):
 
     name = "vision_mamba"
     title = "Vision Mamba"
+    family = "State space"
     summary = "Mamba in both directions: sees the whole sequence in linear time"
     source = "https://arxiv.org/abs/2401.09417"
     color = "#48a9e6"

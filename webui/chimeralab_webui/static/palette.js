@@ -7,11 +7,17 @@ export class Palette {
     this.mixers = entries.filter((entry) => entry.kind === 'mixer');
     this.ffns = entries.filter((entry) => entry.kind === 'feed_forward');
     this.hint = el('p', { class: 'cl-hint', 'aria-live': 'polite' });
-    const group = (title, list, digits) => el('div', { class: 'cl-palette-group' },
-      el('div', { class: 'cl-label' }, title),
-      el('div', { class: 'cl-chips' }, list.map((entry, i) => chip(entry, digits && i < 9 ? i + 1 : null, onpick, oncarry))));
+    const chips = (list) => el('div', { class: 'cl-chips' }, list.map((entry) => {
+      const place = this.mixers.indexOf(entry);
+      return chip(entry, place >= 0 && place < 9 ? place + 1 : null, onpick, oncarry);
+    }));
+    const families = [...Map.groupBy(this.mixers, (entry) => entry.family)];
+    const rows = families.map(([family, list]) => el('div', { class: 'cl-family' },
+      el('div', { class: 'cl-family-name' }, family), chips(list)));
+    const group = (title, ...content) => el('div', { class: 'cl-palette-group' },
+      el('div', { class: 'cl-label' }, title), ...content);
     this.node = el('div', { class: 'cl-palette' },
-      group('Mixers', this.mixers, true), group('Feed-forwards', this.ffns, false), this.hint);
+      group('Mixers', ...rows), group('Feed-forwards', chips(this.ffns)), this.hint);
   }
 
   mixer(name) {
