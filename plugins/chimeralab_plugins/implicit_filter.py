@@ -21,9 +21,13 @@ class ImplicitFilter(nn.Module):
 
     t runs from 0 to 1 over `length` taps. z(t) = (t, cos, -sin of 2π f t for the bands f); each hidden layer is
     sin(ω ⊙ (W z + b)), with one learned ω for all. w_d(t) = exp(-|δ_d| t), δ spread evenly between two rates.
+    Neighbouring taps stand 1 / length apart: a filter much longer than the sequences starts almost constant over
+    them, and learns slowly to tell their tokens apart.
 
     Source: Hyena (arXiv 2302.10866), appendix D.3, and `HyenaFilter` of the authors.
     """
+
+    of_tokens = False  # its maps see positions: a shared layer's uses adapt the others
 
     def __init__(self, channels: int, length: int, bands: int, hidden: int, layers: int, frequency: float) -> None:
         super().__init__()

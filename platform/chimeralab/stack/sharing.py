@@ -6,6 +6,7 @@ What is shared is the whole layer: mixer, feed-forward and their norms. State is
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,11 +51,18 @@ def use(shared: Layer, rank: int) -> Layer:
     layer = copy.deepcopy(shared, weights)  # modules are copied, weights are the same objects
     layer.is_use = True
     if rank:
-        for parent in [*layer.modules()]:
-            for name, child in [*parent.named_children()]:
-                if isinstance(child, nn.Linear):
-                    setattr(parent, name, Adapted(child, rank))
+        for parent, name, linear in [*_linear_maps(layer)]:
+            setattr(parent, name, Adapted(linear, rank))
     return layer
+
+
+def _linear_maps(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """The maps that tokens go through. A module that makes filters of positions says so with `of_tokens = False`."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            yield module, name, child
+        elif getattr(child, "of_tokens", True):
+            yield from _linear_maps(child)
 
 
 def adapter_cost(layer: ResolvedLayer, d_model: int) -> Cost:
@@ -71,7 +79,7 @@ def adapter_cost(layer: ResolvedLayer, d_model: int) -> Cost:
             for part, config in ((layer.mixer, layer.config), (layer.ffn, layer.ffn_config))
             if not part.null
         ]
-    linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+    linears = [linear for part in parts for _, _, linear in _linear_maps(part)]
     if not linears:
         raise SpecError(
             f"lora({layer.lora}) has no linear map to adapt in {layer.mixer.name!r}",
