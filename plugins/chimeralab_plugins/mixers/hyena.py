@@ -18,7 +18,9 @@ from chimeralab_plugins.state_space.parameters import groups_with_own_rate
 
 class HyenaConfig(MixerConfig):
     order: int = Field(2, ge=2, le=8, description="Order N: N gates and N - 1 long convolutions")
-    length: int = Field(2048, ge=1, le=1 << 20, description="Taps of the long filters; older tokens are out of sight")
+    length: int = Field(
+        512, ge=1, le=1 << 20, description="Taps of the long filters: set it to the tokens trained on; older are unseen"
+    )
     conv: int = Field(3, ge=2, le=16, description="Taps of the short convolution over the projections")
     bands: int = Field(1, ge=1, le=64, description="Frequencies in the filters' encoding of positions")
     hidden: int = Field(64, ge=1, le=512, description="Width of the filters' network")

@@ -17,7 +17,9 @@ from chimeralab_plugins.state_space.parameters import groups_with_own_rate
 
 
 class MonarchConfig(MixerConfig):
-    length: int = Field(2048, ge=1, le=1 << 20, description="Taps of the long filters; older tokens are out of sight")
+    length: int = Field(
+        512, ge=1, le=1 << 20, description="Taps of the long filters: set it to the tokens trained on; older are unseen"
+    )
     residual: bool = Field(True, description="A second long convolution, of the input itself, past the gates")
     conv: int = Field(3, ge=2, le=16, description="Taps of the short convolution over the projections")
     bands: int = Field(2, ge=1, le=64, description="Frequencies in the filters' encoding of positions")
