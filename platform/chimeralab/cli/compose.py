@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 PatternArgument = Annotated[
     str, typer.Argument(help="A stack in the pattern language, or a preset's name: 'attention x6'.", metavar="PATTERN")
 ]
-WidthOption = Annotated[int, typer.Option("--d-model", "-d", help="Model width.")]
+WidthOption = Annotated[
+    int | None, typer.Option("--d-model", "-d", help="Model width; default the preset's or import's own, then 256.")
+]
 
 
 def stack(
@@ -28,9 +30,7 @@ def stack(
         str | None,
         typer.Option("--from", help="Another library's: megatron:M-M*-, hf:config.json.", metavar="DIALECT:TEXT"),
     ] = None,
-    d_model: Annotated[
-        int | None, typer.Option("--d-model", "-d", help="Model width; default the preset's or import's own, then 256.")
-    ] = None,
+    d_model: WidthOption = None,
     vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.", min=1)] = 256,
     sequence_length: Annotated[int, typer.Option("--sequence-length", "-t", help="Tokens in a sequence.", min=1)] = 256,
     batch_size: Annotated[

@@ -28,7 +28,7 @@ SetOption = Annotated[
 
 def run(
     pattern: PatternArgument,
-    d_model: WidthOption = 256,
+    d_model: WidthOption = None,
     task: Annotated[str, typer.Option(help="What to train on.")] = "text",
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 500,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Sequences in a step.")] = 16,
@@ -72,14 +72,15 @@ def run(
         _finish(lab, run_id, as_json)
 
 
-def make_spec(lab: Lab, pattern: str, d_model: int, fields: dict[str, Any]) -> Any:
+def make_spec(lab: Lab, pattern: str, d_model: int | None, fields: dict[str, Any]) -> Any:
     """A RunSpec from a pattern and plain fields; SpecError names the field that does not fit."""
     from pydantic import ValidationError
 
     from chimeralab.runs import RunSpec
     from chimeralab.stack.resolve import invalid
 
-    composed = lab.compose(pattern, **{"d_model": d_model, **fields.pop("stack", {})})
+    width = {} if d_model is None else {"d_model": d_model}
+    composed = lab.compose(pattern, **{**width, **fields.pop("stack", {})})
     try:
         return RunSpec(stack=composed, **fields)
     except ValidationError as error:

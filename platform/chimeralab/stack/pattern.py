@@ -16,39 +16,19 @@ The parser knows grammar only; whether a mixer exists and takes an option is `ch
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from chimeralab.errors import PatternError
 from chimeralab.stack.spec import MAX_LAYERS, MAX_LORA, LayerSpec
+from chimeralab.stack.tokens import Token, instead, number, refusal, string, tokenise
 
 DEFAULT_FFN = "swiglu"
 AXES = ("ffn", "first", "last")
 MAX_DEPTH = 64  # of groups in groups
 
-_TOKEN = re.compile(
-    r"""\s*(?:
-      (?P<repeat>(?:[*×]\s*|x\s*(?=\d))(?P<count>\d+)\b)
-    | (?P<number>-?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
-    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    | (?P<string>"(?:[^"\\\n]|\\.)*")
-    | (?P<mark>[()\[\],=@+:])
-    )""",
-    re.VERBOSE,
-)
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    column: int  # from 1
 
 
 @dataclass(frozen=True)
@@ -84,17 +64,17 @@ class _Every:
 
     def expand(self, length: int | None) -> list[_Unit]:
         if length is None:
-            raise _error("say how many layers 'every' is spread over", self.column, "Write every(...) x12")
+            raise refusal("say how many layers 'every' is spread over", self.column, "Write every(...) x12")
         if length > MAX_LAYERS:
-            raise _error(f"more than {MAX_LAYERS} layers", self.column)
+            raise refusal(f"more than {MAX_LAYERS} layers", self.column)
         if length % self.period and not self.truncate:
-            raise _error(
+            raise refusal(
                 f"{length} layers are not a whole number of cycles of {self.period}",
                 self.column,
                 "Change the count, or allow a partial cycle with truncate=true",
             )
         if length <= self.offset:
-            raise _error(
+            raise refusal(
                 f"{self.unit.name!r} is never reached: it would first stand at layer {self.offset},"
                 f" and there are {length} layers (from 0)",
                 self.unit.column,
@@ -115,7 +95,7 @@ class _Item:
             return self.body.expand(self.count if self.count is not None else length)
         units = self.body.expand(None)
         if len(units) * (self.count or 1) > MAX_LAYERS:
-            raise _error(f"more than {MAX_LAYERS} layers", self.column)
+            raise refusal(f"more than {MAX_LAYERS} layers", self.column)
         return units * (self.count or 1)
 
 
@@ -133,7 +113,7 @@ def parse(text: str) -> tuple[LayerSpec, ...]:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.tokens = _tokens(text)
+        self.tokens = tokenise(text)
         self.at = 0
         self.depth = 0
         self.end = len(text.rstrip()) + 1
@@ -145,7 +125,7 @@ class _Parser:
             if isinstance(entry, tuple):
                 axis, item = entry
                 if axis in axes:
-                    raise _error(f"{axis}= is given twice", item.column)
+                    raise refusal(f"{axis}= is given twice", item.column)
                 axes[axis] = item
             else:
                 items.append(entry)
@@ -153,9 +133,9 @@ class _Parser:
         after = axes["last"].expand(None) if "last" in axes else []
         mixers = before + [unit for item in items for unit in item.expand(None)] + after
         if not mixers:
-            raise _error("the stack has no layers", 1, "Write a mixer, for instance: attention x6")
+            raise refusal("the stack has no layers", 1, "Write a mixer, for instance: attention x6")
         if len(mixers) > MAX_LAYERS:
-            raise _error(f"more than {MAX_LAYERS} layers", 1)
+            raise refusal(f"more than {MAX_LAYERS} layers", 1)
         ffns = _cycle(axes["ffn"], len(mixers)) if "ffn" in axes else [None] * len(mixers)
         return tuple(_layer(mixer, ffn) for mixer, ffn in zip(mixers, ffns, strict=True))
 
@@ -163,7 +143,7 @@ class _Parser:
         token = self.peek()
         if token.kind == "name" and self.peek(1).text == "=":
             if token.text not in AXES:
-                raise _error(f"unknown axis {token.text!r}", token.column, f"Known: {', '.join(AXES)}")
+                raise refusal(f"unknown axis {token.text!r}", token.column, f"Known: {', '.join(AXES)}")
             self.at += 2
             return token.text, self.item()
         return self.item()
@@ -175,9 +155,9 @@ class _Parser:
         token = self.peek()
         if token.kind == "repeat":
             self.at += 1
-            count = int(_number(token))
+            count = int(number(token))
             if count == 0:
-                raise _error("a count of 0 leaves nothing", token.column)
+                raise refusal("a count of 0 leaves nothing", token.column)
         return _Item(body, count, column)
 
     def body(self) -> _Unit | _Group | _Every:
@@ -188,7 +168,7 @@ class _Parser:
             items = self.separated(self.item, until=")")
             self.depth -= 1
             if not items:
-                raise _error("an empty group", token.column)
+                raise refusal("an empty group", token.column)
             return _Group(items)
         if token.kind == "name" and token.text == "every" and self.peek(1).text == "(":
             return self.every()
@@ -197,7 +177,7 @@ class _Parser:
     def unit(self) -> _Unit:
         token = self.peek()
         if token.kind == "repeat":
-            raise _error("a count that repeats nothing", token.column, "Put a mixer or a group before it")
+            raise refusal("a count that repeats nothing", token.column, "Put a mixer or a group before it")
         name = self.take("name", "a mixer")
         options = self.branches() if self.peek().text == "(" else self.options()
         return _Unit(name.text, options, name.column, *self.sharing())
@@ -205,7 +185,7 @@ class _Parser:
     def sharing(self) -> tuple[str | None, int]:
         """`@label + lora(8)`, where it is written."""
         if self.peek().text == "+" and self.peek().kind == "mark":
-            raise _error("an adapter needs a shared layer", self.peek().column, "Write attention@name + lora(8)")
+            raise refusal("an adapter needs a shared layer", self.peek().column, "Write attention@name + lora(8)")
         if self.peek().text != "@" or self.peek().kind != "mark":
             return None, 0
         self.at += 1
@@ -215,12 +195,12 @@ class _Parser:
         self.at += 1
         adapter = self.take("name", "lora(rank)")
         if adapter.text != "lora":
-            raise _error(f"unknown adapter {adapter.text!r}", adapter.column, "Write + lora(8)")
+            raise refusal(f"unknown adapter {adapter.text!r}", adapter.column, "Write + lora(8)")
         self.mark("(")
         column = self.peek().column
         rank = self.whole("the adapter's rank")
         if not 1 <= rank <= MAX_LORA:
-            raise _error(f"the adapter's rank lies between 1 and {MAX_LORA}", column)
+            raise refusal(f"the adapter's rank lies between 1 and {MAX_LORA}", column)
         self.mark(")")
         return label, rank
 
@@ -242,24 +222,24 @@ class _Parser:
             name = self.peek()
             if name.kind == "name" and self.peek(1).text == "=":
                 if name.text in settings or name.text == "branches":
-                    raise _error(f"{name.text!r} is given twice", name.column)
+                    raise refusal(f"{name.text!r} is given twice", name.column)
                 self.at += 2
                 settings[name.text] = self.value(name.text)
             elif settings:
-                raise _error("a branch after a setting", name.column, "Write the mixers first")
+                raise refusal("a branch after a setting", name.column, "Write the mixers first")
             else:
                 branches.append(self.branch())
 
         self.separated(argument, until=")")
         self.depth -= 1
         if not branches:
-            raise _error("an empty group", column)
+            raise refusal("an empty group", column)
         return {"branches": branches, **settings}
 
     def branch(self) -> dict[str, Any]:
         unit = self.unit()
         if unit.share is not None:
-            raise _error("a branch cannot be shared by itself", unit.column, "Put the label after the closing bracket")
+            raise refusal("a branch cannot be shared by itself", unit.column, "Put the label after the closing bracket")
         branch: dict[str, Any] = {"mixer": unit.name, "options": unit.options}
         if self.peek().text == ":" and self.peek().kind == "mark":
             self.at += 1
@@ -269,14 +249,14 @@ class _Parser:
     def deeper(self, column: int) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _error(f"groups nested more than {MAX_DEPTH} deep", column)
+            raise refusal(f"groups nested more than {MAX_DEPTH} deep", column)
 
     def every(self) -> _Every:
         start = self.take("name", "every")
         self.at += 1  # (
         period = self.whole("how many layers make a cycle")
         if period < 1:
-            raise _error("a cycle has at least one layer", start.column)
+            raise refusal("a cycle has at least one layer", start.column)
         self.mark(",")
         unit = self.unit()
         settings: dict[str, Any] = {}
@@ -288,16 +268,16 @@ class _Parser:
         unknown = settings.keys() - {"offset", "base", "truncate"}
         if unknown:
             known = "Known: offset, base, truncate"
-            raise _error(f"'every' has no setting {min(unknown)!r}", start.column, known)
+            raise refusal(f"'every' has no setting {min(unknown)!r}", start.column, known)
         base = settings.get("base")
         if not isinstance(base, _Unit):
-            raise _error("'every' needs base=, the mixer of the other layers", start.column)
+            raise refusal("'every' needs base=, the mixer of the other layers", start.column)
         offset = settings.get("offset", period - 1)
         if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < period:
-            raise _error(f"offset must lie between 0 and {period - 1}", start.column)
+            raise refusal(f"offset must lie between 0 and {period - 1}", start.column)
         truncate = settings.get("truncate", False)
         if not isinstance(truncate, bool):
-            raise _error("truncate is true or false", start.column)
+            raise refusal("truncate is true or false", start.column)
         return _Every(period, unit, base, offset, truncate, start.column)
 
     def rule_value(self, key: str) -> Any:
@@ -309,7 +289,7 @@ class _Parser:
         def pair() -> None:
             name = self.take("name", "an option's name")
             if name.text in found:
-                raise _error(f"{name.text!r} is given twice", name.column)
+                raise refusal(f"{name.text!r} is given twice", name.column)
             self.mark("=")
             found[name.text] = value(name.text)
 
@@ -320,18 +300,18 @@ class _Parser:
         token = self.peek()
         self.at += 1
         if token.kind == "number":
-            return _number(token)
+            return number(token)
         if token.kind == "name":
             return _WORDS.get(token.text.lower(), token.text)
         if token.kind == "string":
-            return _string(token)
-        raise _error(f"{key!r} needs a value, {_found(token)}", token.column)
+            return string(token)
+        raise refusal(f"{key!r} needs a value, {instead(token)}", token.column)
 
     def whole(self, what: str) -> int:
         token = self.take("number", what)
         if not token.text.isdigit():
-            raise _error(f"expected {what}, {_found(token)}", token.column)
-        return int(_number(token))
+            raise refusal(f"expected {what}, {instead(token)}", token.column)
+        return int(number(token))
 
     def separated(self, read: Callable[[], T], until: str | None) -> list[T]:
         """What `read` finds between commas, up to and with the mark `until` (None: the end of the text)."""
@@ -348,75 +328,37 @@ class _Parser:
     def closes(self, until: str | None) -> bool:
         token = self.peek()
         if token.kind == "end" and until is not None:
-            raise _error(f"missing {until!r}", token.column)
+            raise refusal(f"missing {until!r}", token.column)
         return token.kind == "end" if until is None else token.kind == "mark" and token.text == until
 
-    def peek(self, ahead: int = 0) -> _Token:
+    def peek(self, ahead: int = 0) -> Token:
         index = self.at + ahead
-        return self.tokens[index] if index < len(self.tokens) else _Token("end", "", self.end)
+        return self.tokens[index] if index < len(self.tokens) else Token("end", "", self.end)
 
-    def take(self, kind: str, what: str) -> _Token:
+    def take(self, kind: str, what: str) -> Token:
         token = self.peek()
         if token.kind != kind:
-            raise _error(f"expected {what}, {_found(token)}", token.column)
+            raise refusal(f"expected {what}, {instead(token)}", token.column)
         self.at += 1
         return token
 
     def mark(self, text: str, after: str = "") -> None:
         token = self.peek()
         if token.kind != "mark" or token.text != text:
-            raise _error(f"expected {text!r}{' ' + after if after else ''}, {_found(token)}", token.column)
+            raise refusal(f"expected {text!r}{' ' + after if after else ''}, {instead(token)}", token.column)
         self.at += 1
-
-
-def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    position, end = 0, len(text.rstrip())
-    while position < end:
-        match = _TOKEN.match(text, position)
-        if match is None:
-            start = position + len(text[position:]) - len(text[position:].lstrip())
-            raise _error(f"unexpected {text[start : start + 8]!r}", start + 1)
-        kind = next(k for k in ("repeat", "number", "name", "string", "mark") if match[k] is not None)
-        value = match["count"] if kind == "repeat" else match[kind]
-        shown = match.start(kind)
-        found.append(_Token(kind, value, shown + 1))
-        position = match.end()
-    return found
-
-
-def _found(token: _Token) -> str:
-    return f"not {token.text!r}" if token.kind != "end" else "but the text ends"
-
-
-def _number(token: _Token) -> int | float:
-    try:
-        value = int(token.text) if re.fullmatch(r"-?\d+", token.text) else float(token.text)
-    except ValueError:  # Python reads no integer of more than 4300 digits
-        value = math.inf
-    if math.isinf(value):
-        raise _error("this number is too large", token.column)
-    return value
-
-
-def _string(token: _Token) -> str:
-    try:
-        text: str = json.loads(token.text)
-    except ValueError:
-        raise _error(f"{token.text} is not a string as JSON writes them", token.column) from None
-    return text
 
 
 def _cycle(item: _Item, layers: int) -> list[_Unit | None]:
     units = item.expand(layers)
     if layers % len(units):
-        raise _error(f"ffn= has {len(units)} entries, which do not go evenly into {layers} layers", item.column)
+        raise refusal(f"ffn= has {len(units)} entries, which do not go evenly into {layers} layers", item.column)
     return [*(units * (layers // len(units)))]
 
 
 def _layer(mixer: _Unit, ffn: _Unit | None) -> LayerSpec:
     if ffn is not None and ffn.share is not None:
-        raise _error(
+        raise refusal(
             "a label on a feed-forward", ffn.column, f"Put it on the mixer: {mixer.name}@{ffn.share} shares the layer"
         )
     name, options = (ffn.name, ffn.options) if ffn else (DEFAULT_FFN, {})
@@ -428,9 +370,3 @@ def _layer(mixer: _Unit, ffn: _Unit | None) -> LayerSpec:
         share=mixer.share,
         lora=mixer.lora,
     )
-
-
-def _error(reason: str, column: int, remedy: str = "") -> PatternError:
-    error = PatternError(reason, place=f"column {column}", remedy=remedy)
-    error.column = column
-    return error

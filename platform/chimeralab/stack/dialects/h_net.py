@@ -12,11 +12,13 @@ import json
 import re
 from typing import Any
 
-from chimeralab.errors import PatternError, SpecError
+from chimeralab.errors import SpecError
 from chimeralab.stack.dialects.fields import Fields
 from chimeralab.stack.dialects.imported import Imported
 from chimeralab.stack.spec import MAX_LAYERS, LayerSpec
+from chimeralab.stack.tokens import refusal
 
+_RUN = re.compile(r"([mMtT])(\d{1,4})")
 MIXERS = {"m": "mamba2", "t": "attention"}
 
 
@@ -75,13 +77,9 @@ def _layers(layout: str) -> list[LayerSpec]:
     found: list[LayerSpec] = []
     at = 0
     while at < len(layout):
-        match = re.compile(r"([mMtT])(\d{1,4})").match(layout, at)
+        match = _RUN.match(layout, at)
         if match is None:
-            error = PatternError(
-                f"unexpected {layout[at : at + 8]!r}", place=f"column {at + 1}", remedy="Write letter and count: m3T1"
-            )
-            error.column = at + 1
-            raise error
+            raise refusal(f"unexpected {layout[at : at + 8]!r}", at + 1, "Write letter and count: m3T1")
         letter, count = match[1], int(match[2])
         ffn = "swiglu" if letter.isupper() else "none"
         found += [LayerSpec(mixer=MIXERS[letter.lower()], ffn=ffn)] * count

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from chimeralab.errors import PatternError
 from chimeralab.stack.dialects.imported import Imported
 from chimeralab.stack.spec import MAX_LAYERS, LayerSpec
+from chimeralab.stack.tokens import refusal
 
 MIXERS = {"M": "mamba2", "G": "gated_delta_net", "*": "attention"}
 FEED_FORWARDS = {"-": "mlp", "E": "moe"}
@@ -41,12 +41,12 @@ def read_megatron(text: str) -> Imported:
             sublayers.append((False, (FEED_FORWARDS[letter], {})))
         elif letter != CUT:
             known = " ".join((*MIXERS, *FEED_FORWARDS, CUT, PREDICTION))
-            raise _error(f"{letter!r} is no sublayer", column, f"Known: {known}")
+            raise refusal(f"{letter!r} is no sublayer", column, f"Known: {known}")
     if not sublayers:
-        raise _error("the pattern has no sublayers", start, "Write one, for instance M-M*-")
+        raise refusal("the pattern has no sublayers", start, "Write one, for instance M-M*-")
     layers = paired(sublayers)
     if len(layers) > MAX_LAYERS:
-        raise _error(f"more than {MAX_LAYERS} layers", start)
+        raise refusal(f"more than {MAX_LAYERS} layers", start)
     notes = []
     if slash:
         notes.append("multi-token prediction, after the /, is left out")
@@ -69,9 +69,3 @@ def paired(sublayers: Iterable[tuple[bool, Part]]) -> tuple[LayerSpec, ...]:
     if open_mixer is not None:
         layers.append(LayerSpec(mixer=open_mixer[0], options=open_mixer[1], ffn="none"))
     return tuple(layers)
-
-
-def _error(reason: str, column: int, remedy: str = "") -> PatternError:
-    error = PatternError(reason, place=f"column {column}", remedy=remedy)
-    error.column = column
-    return error
