@@ -11,13 +11,16 @@ DEMO_HOME ?= .chimeralab
 demo: $(VENV)/installed
 	$(BIN)/chimeralab demo --home $(DEMO_HOME) --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve,)
 
-# Everything: rooms, types, lint, unit, parity, cluster and browser tests, on SQLite and on PostgreSQL.
+# Everything: types, lint, rooms, unit and parity tests on two processes; then the cluster and the browser, one by one,
+# on SQLite; then the cluster and the main journey on PostgreSQL (the store's own tests use both already).
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest
-	CHIMERALAB_TEST_STORE=postgresql $(BIN)/pytest -m "cluster and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not cluster and not browser"
+	$(BIN)/pytest -q -m "cluster or browser"
+	CHIMERALAB_TEST_STORE=postgresql $(BIN)/pytest -q -m "cluster or browser" --ignore=tests/authoring \
+		--ignore=tests/browser/test_stack_editor.py --ignore=tests/browser/test_run_pages.py
 
 fast: $(VENV)/installed-dev
-	$(BIN)/pytest -m "not cluster and not browser and not parity"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not cluster and not browser and not parity"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
