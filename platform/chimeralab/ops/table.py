@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from chimeralab.contracts.kernel import Kernel
 from chimeralab.errors import KernelError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 CHUNK = 64
 """Tokens in a chunk of a chunked algorithm; costs are counted with it."""
@@ -128,6 +130,8 @@ def record() -> Iterator[list[Call]]:
 
 def flop_counter() -> FlopCounterMode:
     """torch's counter of matrix-product FLOPs, taught FFTs, the CPU's attention and that causal means half."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton, which only counting needs
+
     aten = torch.ops.aten
     packets = (
         aten._scaled_dot_product_flash_attention_for_cpu,
