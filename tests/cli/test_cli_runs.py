@@ -93,7 +93,9 @@ def test_a_run_that_fails_says_why_and_exits_with_one(home: dict[str, str], corp
 
 def test_ctrl_c_cancels_the_run_and_says_how_to_go_on(home: dict[str, str], corpus: Path) -> None:
     command = [*COMMAND, *run_command(corpus, "--name", "long", steps=100_000)]
-    process = subprocess.Popen(command, env=home, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # A test suite that a shell runs in the background has SIGINT ignored, and children inherit that.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command, env=home, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **heard)
     with Lab.open(home["CHIMERALAB_HOME"], store=home["CHIMERALAB_STORE"]) as lab:
         deadline = time.monotonic() + 120
         while not any(row.name == "long" and row.step >= 5 for row in lab.runs().rows):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from chimeralab import ops
 from chimeralab.contracts.cost import Cost
+from chimeralab_kernels import triton_tier
 
 
 def normal(*shape: int) -> Tensor:
@@ -171,3 +172,12 @@ def test_shifted_sum_is_a_sound_operator() -> None:
     from chimeralab_kernels.torch_tier.short_convolution import shifted_sum
 
     torch.library.opcheck(shifted_sum, (normal(2, 9, 5).requires_grad_(), normal(5, 4).requires_grad_()))
+
+
+def test_triton_leaves_odd_head_sizes_in_half_precision_to_the_torch_tier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_tier, "_machine_lacks", lambda _: None)  # as if this were a GPU
+    q, v = torch.zeros(1, 4, 2, 16, dtype=torch.bfloat16), torch.zeros(1, 4, 2, 33, dtype=torch.bfloat16)
+    (kernel,) = (kernel for kernel in triton_tier.kernels() if kernel.op == "gated_linear_attention")
+    assert "head sizes of 16, 32, 64, 128 or 256" in (kernel.unsupported(q, q, v) or "")
+    assert kernel.unsupported(q, q, v[..., :32]) is None
+    assert kernel.unsupported(q.float(), q.float(), v.float()) is None

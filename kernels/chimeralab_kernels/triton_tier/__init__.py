@@ -61,9 +61,16 @@ def _gated_linear_attention_unsupported(
         return "has no packed sequences"
     if q.shape[-1] > 256 or v.shape[-1] > 256:
         return "takes head sizes up to 256"
+    # Half precision with other sizes is wrong now and then when Triton 3.6 has compiled it; docs/kernels.md.
+    if q.dtype != torch.float32 and not (_power_of_two(q.shape[-1]) and _power_of_two(v.shape[-1])):
+        return "takes head sizes of 16, 32, 64, 128 or 256 in half precision"
     if v.numel() == 0:
         return "needs at least one token"
     return None
+
+
+def _power_of_two(size: int) -> bool:
+    return size >= 16 and size & (size - 1) == 0
 
 
 def _machine_lacks(x: Tensor) -> str | None:
