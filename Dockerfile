@@ -1,6 +1,6 @@
 # One image for the dashboard and every Ray node, so that all run the same versions.
-#   TORCH=cpu   CPU build of torch (default, small)
-#   TORCH=cuda  the CUDA build that PyPI serves; needs the NVIDIA container toolkit on the host
+#   TORCH_INDEX   a package index that holds the build of torch you want (a CPU build is ten times smaller);
+#                 empty: pip's own, which serves the CUDA build
 FROM python:3.11.14-slim-bookworm
 
 # torch.compile and triton call a C++ compiler while a run goes on.
@@ -12,13 +12,9 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/chimeralab
 
 # torch comes first: this layer, by far the largest, stays when only the project changes.
-ARG TORCH=cpu
+ARG TORCH_INDEX=""
 COPY constraints.txt ./
-RUN case "$TORCH" in \
-        cpu) pip install --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch ;; \
-        cuda) pip install --constraint constraints.txt torch ;; \
-        *) echo "TORCH must be cpu or cuda, not '$TORCH'" >&2; exit 2 ;; \
-    esac
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 
 COPY pyproject.toml README.md ./
 COPY platform platform
