@@ -18,7 +18,11 @@ from chimeralab import Lab
 from fresh_store import fresh_store_url
 
 pytestmark = pytest.mark.cluster
-START = "from chimeralab import Lab; Lab.open(cluster='embedded', cpus=2).close(keep_cluster=True)"
+START = """
+import os
+from chimeralab import Lab
+Lab.open(store=os.environ["CHIMERALAB_STORE"], cluster="embedded", cpus=2).close(keep_cluster=True)
+"""
 
 
 @pytest.fixture(scope="module")
