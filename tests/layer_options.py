@@ -26,7 +26,11 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"heads": 3, "head_dim": 12, "rope_dim": 6, "v_dim": 20, "kv_rank": 16, "q_rank": 10},
         {"heads": 2, "rope": False, "scale": 0.2},
     ],
-    "mamba": [{}, {"d_state": 3, "conv": 2, "dt_rank": 5, "inner_norm": "weighted"}],
+    "mamba": [
+        {},
+        {"d_state": 3, "conv": 2, "dt_rank": 5, "inner_norm": "weighted"},
+        {"d_state": 2, "negative_eigenvalues": True},
+    ],
     "parallel": [
         {"branches": [{"mixer": "attention"}, {"mixer": "mamba2", "options": {"d_state": 8}}]},
         {"branches": [{"mixer": "attention"}, {"mixer": "gla"}, {"mixer": "short_conv"}], "fuse": "mean_norm"},

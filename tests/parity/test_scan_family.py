@@ -124,6 +124,26 @@ def _complex_states(x: Tensor, transition: Tensor, inputs: Tensor, outputs: Tens
     return torch.stack(rows, 1), h
 
 
+@pytest.mark.oracle("mamba", "equations of arXiv 2411.12537")
+def test_mamba_with_negative_eigenvalues_follows_its_recurrence(x: Tensor) -> None:
+    """Unlocking State-Tracking, section 4.3: exp(ΔA) of Mamba becomes 2 exp(ΔA) − 1, one token after another."""
+    mixer, N = _mixer("mamba", d_state=4, dt_rank=3, negative_eigenvalues=True).double(), 4
+    x, ssm = x.requires_grad_(), mixer.ssm
+    u, z = (x @ mixer.in_proj.weight.T).chunk(2, -1)
+    u = F.silu(F.conv1d(F.pad(u.mT, (3, 0)), ssm.conv_weight.unsqueeze(1), ssm.conv_bias, groups=2 * D).mT)
+    rank, inputs, outputs = (u @ ssm.x_proj.weight.T).split((3, N, N), -1)
+    steps = torch.log(1 + torch.exp(rank @ ssm.dt_proj.weight.T + ssm.dt_bias))
+    h, rows, negative = torch.zeros(B, 2 * D, N, dtype=torch.float64), [], False
+    for t in range(T):
+        decay = 2 * torch.exp(-steps[:, t, :, None] * ssm.A_log.exp()) - 1
+        negative |= bool((decay < 0).any())
+        h = decay * h + (steps[:, t] * u[:, t])[..., None] * inputs[:, t, None]
+        rows.append((h * outputs[:, t, None]).sum(-1) + ssm.D * u[:, t])
+    assert negative
+    wanted = (torch.stack(rows, 1) * F.silu(z)) @ mixer.out_proj.weight.T
+    require_agreement(mixer, x, wanted, EXACT, last=h)
+
+
 @pytest.mark.oracle("vision_mamba", "two directed mamba")
 @pytest.mark.parametrize("inner_norm", ["none", "weighted"])
 def test_vision_mamba_is_a_mamba_in_each_direction(x: Tensor, inner_norm: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chimeralab import Cost, Mixer, MixerConfig, Place, ops
+from chimeralab_plugins.signed_scan import signed_scan
 from chimeralab_plugins.step_size import step_bias
 
 
@@ -23,6 +24,9 @@ class MambaConfig(MixerConfig):
         "none", description="RMS norm of Δ, B and C: plain as in Falcon Mamba, weighted as in Jamba"
     )
     norm_eps: float = Field(1e-6, gt=0, description="Added to the mean square in those norms")
+    negative_eigenvalues: bool = Field(
+        False, description="Decays 2 exp(ΔA) − 1 between −1 and 1: state tracking, and each token's state is held"
+    )
 
     def widths(self, d_model: int) -> tuple[int, int]:
         """(inner width I, rank R of the step)."""
@@ -36,7 +40,10 @@ class MambaState(NamedTuple):
 
 class SelectiveSSM(nn.Module):
     """u = silu(conv(x)),  (dt, B, C) = W_x u,  Δ = softplus(W_Δ dt + b),
-    h_t = exp(Δ_t A) ⊙ h_{t-1} + Δ_t u_t B_tᵀ,  y_t = (h_t C_t + D ⊙ u_t) ⊙ silu(z_t)."""
+    h_t = exp(Δ_t A) ⊙ h_{t-1} + Δ_t u_t B_tᵀ,  y_t = (h_t C_t + D ⊙ u_t) ⊙ silu(z_t).
+
+    With negative eigenvalues the decay is 2 exp(Δ_t A) − 1 (arXiv 2411.12537, section 4.3).
+    """
 
     def __init__(self, config: MambaConfig, d_model: int) -> None:
         super().__init__()
@@ -82,8 +89,23 @@ class SelectiveSSM(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         delta = F.softplus(self.dt_proj(dt).to(wide) + self.dt_bias.to(wide))  # B T I
         A = -self.A_log.to(wide).exp()
-        y, ssm = ops.selective_scan(u, delta, A, B, C, self.D, z, initial_state=state.ssm if state else None)
+        before = state.ssm if state else None
+        if config.negative_eigenvalues:
+            y, ssm = self._signed(u, delta, A, B, C, z, before)
+        else:
+            y, ssm = ops.selective_scan(u, delta, A, B, C, self.D, z, initial_state=before)
         return y, MambaState(tail, ssm)
+
+    def _signed(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor, h: Tensor | None
+    ) -> tuple[Tensor, Tensor]:  # u, delta, z: B T I; A: I N; B, C: B T N; h: B I N
+        wide = delta.dtype
+        if h is None:
+            h = delta.new_zeros(len(u), *A.shape)
+        drive = (delta * u.to(wide)).unsqueeze(-1) * B.to(wide).unsqueeze(2)  # B T I N
+        states, last = signed_scan(drive, 2 * torch.exp(delta.unsqueeze(-1) * A) - 1, h)
+        read = (states @ C.to(wide).unsqueeze(-1)).squeeze(-1)
+        return ((read + self.D * u) * F.silu(z.to(wide))).to(u.dtype), last
 
 
 class Mamba(Mixer):
@@ -100,7 +122,7 @@ class Mamba(Mixer):
     source = "https://arxiv.org/abs/2312.00752"
     color = "#0b4f8a"
     views = frozenset({"chunked", "recurrent"})
-    ops = ("selective_scan", "short_convolution", "rms_norm")
+    ops = ("selective_scan", "short_convolution", "rms_norm", "diagonal_scan")
     Config = MambaConfig
     config: MambaConfig
 
