@@ -221,6 +221,7 @@ CASES: tuple[OpCase, ...] = (
     OpCase("gated_linear_attention", "scalar decay", _gla()),
     OpCase("gated_linear_attention", "decay by channel", _gla(by_channel=True)),
     OpCase("gated_linear_attention", "decay by channel, bonus", _gla(by_channel=True, bonus=True)),
+    OpCase("taylor_linear_attention", "", lambda draws, size: (*heads(draws, size, key_dim=16), None)),
     OpCase("delta_rule", "scalar decay", _delta("scalar")),
     OpCase("delta_rule", "no decay", _delta(None)),
     OpCase("delta_rule", "decay by channel", _delta("channel")),

@@ -40,6 +40,10 @@ CALLS: dict[str, tuple[str, tuple]] = {
     "gla, decay by head": ("gated_linear_attention", gla("head")),
     "gla, scalar decay": ("gated_linear_attention", gla("scalar")),
     "gla, channel decay and bonus": ("gated_linear_attention", gla("channel")),
+    "taylor linear attention": (
+        "taylor_linear_attention",
+        (normal(2, 70, 4, 4), normal(2, 70, 4, 4), normal(2, 70, 4, 6), None),
+    ),
     "delta rule": ("delta_rule", delta("plain")),
     "delta rule, scalar decay": ("delta_rule", delta("scalar")),
     "delta rule, channel decay": ("delta_rule", delta("channel")),
@@ -168,6 +172,11 @@ def test_cost_of_gated_linear_attention_is_what_is_counted(decay: str, G: int) -
     args = (inputs["q"], inputs["k"], inputs["v"], inputs.get("log_decay"))
     cost = ops.gated_linear_attention_cost(4, G, 16, 32, channel_decay=decay == "channel")
     assert_counted("gated_linear_attention", args, cost, 2, 256)
+
+
+def test_cost_of_taylor_linear_attention_is_what_is_counted() -> None:
+    args = (normal(2, 256, 4, 8), normal(2, 256, 4, 8), normal(2, 256, 4, 16), None)
+    assert_counted("taylor_linear_attention", args, ops.taylor_linear_attention_cost(4, 8, 16), 2, 256)
 
 
 @pytest.mark.parametrize(("G", "V", "window"), [(4, 16, None), (2, 16, None), (4, 8, None), (2, 16, 100)])

@@ -16,6 +16,7 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.reference.rnn_scan import rnn_scan
     from chimeralab_kernels.reference.scan import diagonal_scan, selective_scan
     from chimeralab_kernels.reference.short_convolution import short_convolution
+    from chimeralab_kernels.reference.taylor_linear_attention import taylor_linear_attention
     from chimeralab_kernels.reference.within_token import rms_norm, rotary, swiglu
     from chimeralab_kernels.reference.wkv4 import wkv4
 
@@ -23,6 +24,7 @@ def kernels() -> list[Kernel]:
         attention,
         neighborhood_attention,
         gated_linear_attention,
+        taylor_linear_attention,
         delta_rule,
         diagonal_scan,
         selective_scan,

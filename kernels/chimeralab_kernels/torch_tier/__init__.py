@@ -17,6 +17,7 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.torch_tier.rnn_scan import rnn_scan
     from chimeralab_kernels.torch_tier.selective_scan import selective_scan
     from chimeralab_kernels.torch_tier.short_convolution import short_convolution
+    from chimeralab_kernels.torch_tier.taylor_linear_attention import taylor_linear_attention
     from chimeralab_kernels.torch_tier.within_token import rms_norm, rotary, swiglu
     from chimeralab_kernels.torch_tier.wkv4 import wkv4
 
@@ -24,6 +25,7 @@ def kernels() -> list[Kernel]:
         attention,
         neighborhood_attention,
         gated_linear_attention,
+        taylor_linear_attention,
         delta_rule,
         diagonal_scan,
         selective_scan,

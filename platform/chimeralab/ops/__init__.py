@@ -21,7 +21,13 @@ from chimeralab.ops.convolution import (
 )
 from chimeralab.ops.delta import delta_rule, delta_rule_cost
 from chimeralab.ops.grouped import grouped_linear, grouped_linear_cost
-from chimeralab.ops.linear import gated_linear_attention, gated_linear_attention_cost
+from chimeralab.ops.linear import (
+    gated_linear_attention,
+    gated_linear_attention_cost,
+    taylor_features_count,
+    taylor_linear_attention,
+    taylor_linear_attention_cost,
+)
 from chimeralab.ops.neighborhood import neighborhood_attention, neighborhood_attention_cost
 from chimeralab.ops.rnn import CELLS, rnn_scan, rnn_scan_cost, rnn_scan_state
 from chimeralab.ops.scan import diagonal_scan, diagonal_scan_cost, selective_scan, selective_scan_cost
@@ -46,6 +52,7 @@ OPS: tuple[str, ...] = (
     "attention",
     "neighborhood_attention",
     "gated_linear_attention",
+    "taylor_linear_attention",
     "delta_rule",
     "diagonal_scan",
     "selective_scan",
@@ -101,6 +108,9 @@ __all__ = [
     "short_convolution",
     "short_convolution_cost",
     "swiglu",
+    "taylor_features_count",
+    "taylor_linear_attention",
+    "taylor_linear_attention_cost",
     "transform_length",
     "visible_pairs",
     "wkv4",

@@ -49,3 +49,32 @@ def gated_linear_attention_cost(
         return scores + 2.0 * chunk * heads * value_dim + read_write
 
     return Cost.work(prefill=prefill, decode=lambda _: read_write)
+
+
+def taylor_features_count(dim: int) -> int:
+    """Features of a query or key of width F: 1, F of first and F(F + 1)/2 of second order."""
+    return 1 + dim + dim * (dim + 1) // 2
+
+
+def taylor_linear_attention(
+    q: Tensor,  # B T H F
+    k: Tensor,  # B T H F
+    v: Tensor,  # B T H V
+    *,
+    initial_state: Tensor | None = None,  # B H K V+1
+) -> tuple[Tensor, Tensor]:
+    """y_t = Σ_{s≤t} p_ts v_s / Σ_{s≤t} p_ts,  p = 1 + x + x²/2 for x = q·k / √F: softmax to second order.
+
+    p_ts = φ(q_t)·φ(k_s) with K = 1 + F + F(F + 1)/2 features: 1, x_i / F^¼, and x_i x_j / √F for i ≤ j, over √2
+    where i = j, in the order of `torch.triu_indices`. A weight is 1/2 at least: no ε is needed.
+    Source: Based (arXiv 2402.18668), section 4.
+
+    Returns:
+        y: B T H V in the dtype of `v`; final state: B H K V+1 in float32 or better, Σ φ(k) [v, 1]ᵀ.
+    """
+    return dispatch("taylor_linear_attention", q, k, v, initial_state)
+
+
+def taylor_linear_attention_cost(heads: int, dim: int, value_dim: int) -> Cost:
+    """As linear attention over the features, with a column of the state more for their sum."""
+    return gated_linear_attention_cost(heads, heads, taylor_features_count(dim), value_dim + 1)

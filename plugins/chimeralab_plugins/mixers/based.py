@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from chimeralab import Cost, Mixer, MixerConfig, Place, SpecError, ops
 from chimeralab_plugins.projection import projection
@@ -21,7 +19,7 @@ class BasedConfig(MixerConfig):
     def shape(self, d_model: int) -> tuple[int, int, int]:
         """(heads, features of a key, width of a value)."""
         heads, dim = self.heads or max(1, d_model // 64), self.feature_dim
-        return heads, 1 + dim + dim * (dim + 1) // 2, d_model // heads
+        return heads, ops.taylor_features_count(dim), d_model // heads
 
     def check(self, d_model: int) -> None:
         heads = self.shape(d_model)[0]
@@ -54,7 +52,7 @@ class Based(Mixer):
     source = "https://arxiv.org/abs/2402.18668"
     color = "#58508d"
     views = frozenset({"chunked", "recurrent"})
-    ops = ("gated_linear_attention",)
+    ops = ("taylor_linear_attention",)
     Config = BasedConfig
     config: BasedConfig
 
@@ -72,7 +70,7 @@ class Based(Mixer):
         return (
             2 * Cost.linear(d_model, heads * config.feature_dim)
             + 2 * Cost.linear(d_model, d_model)
-            + ops.gated_linear_attention_cost(heads, heads, K, V + 1)
+            + ops.taylor_linear_attention_cost(heads, config.feature_dim, V)
             + Cost.state(lambda _: heads * K * (V + 1), accumulator=True)
         )
 
@@ -90,21 +88,5 @@ class Based(Mixer):
 
     def forward(self, x: Tensor, state: BasedState | None = None) -> tuple[Tensor, BasedState]:  # x: B T D
         q, k, v = (p(x).unflatten(-1, (self.heads, -1)) for p in (self.q, self.k, self.v))
-        y, kv = ops.gated_linear_attention(
-            taylor_features(q),
-            taylor_features(k),
-            F.pad(v, (0, 1), value=1.0),
-            scale=1.0,
-            initial_state=state.kv if state else None,
-        )
-        return self.o((y[..., :-1] / y[..., -1:]).flatten(-2)), BasedState(kv)
-
-
-def taylor_features(x: Tensor) -> Tensor:
-    """φ of … F: 1, x / F^¼, and x_i x_j / √F for i < j, with 1/√2 for i = j."""
-    dim = x.shape[-1]
-    i, j = torch.triu_indices(dim, dim, device=x.device).unbind(0)
-    x = x * dim**-0.25
-    pairs = x[..., i] * x[..., j]
-    pairs = torch.where(i == j, pairs * math.sqrt(0.5), pairs)
-    return torch.cat([torch.ones_like(x[..., :1]), x, pairs], -1)
+        y, kv = ops.taylor_linear_attention(q, k, v, initial_state=state.kv if state else None)
+        return self.o(y.flatten(-2)), BasedState(kv)
