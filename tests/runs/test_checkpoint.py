@@ -13,7 +13,7 @@ from chimeralab.errors import DataError
 from chimeralab.events import Checkpoint, Event
 from chimeralab.runs import checkpoint
 from chimeralab.runs.checkpoint import Position, load, load_weights, save
-from chimeralab.runs.optimizer import adamw
+from chimeralab.runs.optimizer import adamw, set_learning_rate
 from chimeralab.runs.retention import Retention
 from chimeralab.runs.sink import Listing
 from chimeralab.runs.spec import TrainSpec
@@ -45,6 +45,17 @@ def test_weights_and_optimizer_come_back(saved: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     first, second = optimizer.state_dict()["state"], other_optimizer.state_dict()["state"]
     assert all(torch.equal(first[i][key], second[i][key]) for i in first for key in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_a_learning_rate_that_a_cuda_graph_reads_is_saved_as_a_number(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(0.0)
+    set_learning_rate(optimizer, 0.25)
+    path = save(tmp_path, model, optimizer, Position())
+    other, plain = trained(seed=1)
+    load(path, other, plain)
+    assert [group["lr"] for group in plain.param_groups] == [0.25 * g["lr_scale"] for g in plain.param_groups]
 
 
 def test_the_position_comes_back(saved: Path) -> None:

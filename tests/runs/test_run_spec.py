@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from chimeralab import RunSpec
 from chimeralab.errors import DataError, KernelError, ResourceError, SpecError
 from chimeralab.runs.check import check, check_memory, make_task
-from chimeralab.runs.spec import TaskSpec
+from chimeralab.runs.spec import Resources, TaskSpec
 from chimeralab.stack.compose import compose
 
 
@@ -104,6 +104,13 @@ def test_a_field_that_makes_no_sense_is_refused_by_its_name(spec: RunSpec, field
     assert [".".join(str(part) for part in error["loc"][: len(parents) + 1]) for error in caught.value.errors()] == [
         field
     ]
+
+
+def test_a_cuda_graph_without_a_gpu_is_refused(spec: RunSpec) -> None:
+    graphed = spec.model_copy(update={"train": spec.train.model_copy(update={"cuda_graph": True})})
+    check(graphed)
+    with pytest.raises(SpecError, match=r"train\.cuda_graph: a CUDA graph needs a GPU"):
+        check(graphed.model_copy(update={"resources": Resources()}))
 
 
 def test_a_check_says_what_the_run_will_cost(spec: RunSpec) -> None:

@@ -49,6 +49,12 @@ def check(spec: RunSpec) -> CostReport:
         )
     check_start(spec, task.vocab_size)
     gpu = spec.resources.gpus > 0
+    if spec.train.cuda_graph and not gpu:
+        raise SpecError(
+            "a CUDA graph needs a GPU",
+            place="train.cuda_graph",
+            remedy="Ask for one with resources.gpus, or leave it out",
+        )
     narrow = spec.train.precision == "bfloat16" or (gpu and spec.train.precision == "auto")
     return cost(
         spec.stack,

@@ -123,7 +123,11 @@ def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for key, value in entry.items()
         if isinstance(value, Tensor)
     }
-    return tensors, {"param_groups": state["param_groups"]}
+    groups = [
+        {key: value.item() if isinstance(value, Tensor) else value for key, value in group.items()}
+        for group in state["param_groups"]
+    ]
+    return tensors, {"param_groups": groups}
 
 
 def _unflatten(tensors: dict[str, Tensor], layout: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def adamw(model: StackModel, train: TrainSpec) -> torch.optim.AdamW:
         }
         for group in model.param_groups()
     ]
-    return torch.optim.AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), fused=True)
+    betas = (train.beta1, train.beta2)
+    return torch.optim.AdamW(groups, lr=train.lr, betas=betas, fused=True, capturable=train.cuda_graph)
 
 
 def learning_rate(step: int, train: TrainSpec) -> float:
@@ -36,4 +37,7 @@ def learning_rate(step: int, train: TrainSpec) -> float:
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        if isinstance(group["lr"], torch.Tensor):  # one that a CUDA graph reads
+            group["lr"].fill_(lr * group["lr_scale"])
+        else:
+            group["lr"] = lr * group["lr_scale"]

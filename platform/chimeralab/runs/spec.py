@@ -38,6 +38,7 @@ class TrainSpec(_Spec):
         "auto", description="Of activations; auto: bfloat16 on a GPU, float32 on a CPU"
     )
     compile: bool = Field(False, description="Compile the model with torch.compile")
+    cuda_graph: bool = Field(False, description="Replay the step as one CUDA graph: for small models on a GPU")
     log_every: int = Field(10, ge=1, description="Steps between points of the curve")
     eval_every: int = Field(100, ge=1, description="Steps between evaluations; the last step is always evaluated")
     eval_batches: int = Field(16, ge=1, description="Largest number of validation batches in an evaluation")

@@ -17,6 +17,7 @@ from chimeralab.runs import checkpoint
 from chimeralab.runs.checkpoint import Position
 from chimeralab.runs.device import PeakMemory, matmul_rate, precision
 from chimeralab.runs.evaluate import evaluate, generate
+from chimeralab.runs.graphed import GraphedStep
 from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
 from chimeralab.runs.retention import Retention
 from chimeralab.runs.sink import Sink
@@ -56,6 +57,7 @@ class Trainer:
         self.step_tokens = self.train.batch_size * self.train.accumulate * self.task.sequence_length
         head = 6.0 * self.spec.stack.d_model * self.model.vocab_size
         self.flops_per_token = stack_cost(self.spec.stack).train_flops(self.task.sequence_length) + head
+        self.graphed: GraphedStep | None = None
         self._last_progress = 0.0
 
     def resume(self, path: Path) -> None:
@@ -132,12 +134,17 @@ class Trainer:
 
     def optimizer_step(self, step: int, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss (mean over the micro-batches) and gradient norm before clipping."""
+        if self.graphed is None and self.train.cuda_graph:
+            self.graphed = GraphedStep(self.take_step, self.optimizer)
         set_learning_rate(self.optimizer, learning_rate(step, self.train))
+        moved = [batch.to(self.device) for batch in batches]
+        return (self.graphed or self.take_step)(moved)
+
+    def take_step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            moved = batch.to(self.device)
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                loss = self.compute_loss(moved.inputs, moved.targets)
+                loss = self.compute_loss(batch.inputs, batch.targets)
             (loss / len(batches)).backward()
             total += loss.detach() / len(batches)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip or math.inf)
