@@ -159,6 +159,18 @@ def counted(op: str, args: tuple) -> int:
     return counter.get_total_flops()
 
 
+def test_an_operator_that_is_defined_during_its_first_call_is_counted() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    with ops.flop_counter() as counter:
+        doubled = torch.library.custom_op(
+            "chimeralab_tests::doubled", lambda x: 2 * x, mutates_args=(), schema="(Tensor x) -> Tensor"
+        )
+        register_flop_formula(torch.ops.chimeralab_tests.doubled)(lambda x, **_: 7)
+        doubled(normal(2, 3))
+    assert counter.get_total_flops() == 7
+
+
 def assert_counted(op: str, args: tuple, cost: Cost, B: int, T: int) -> None:
     assert counted(op, args) == pytest.approx(cost.prefill_flops(T) * B * T, rel=0.02)
     meta = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def record() -> Iterator[list[Call]]:
 
 def flop_counter() -> FlopCounterMode:
     """torch's counter of matrix-product FLOPs, taught FFTs, the CPU's attention and that causal means half."""
-    from torch.utils.flop_counter import FlopCounterMode  # loads triton, which only counting needs
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry  # loads triton, which only counting needs
 
     aten = torch.ops.aten
     packets = (
@@ -141,7 +142,10 @@ def flop_counter() -> FlopCounterMode:
     )
     mapping: dict[Any, Callable[..., int]] = dict.fromkeys(packets, _sdpa_flops)
     mapping |= {aten._fft_r2c: _real_fft_flops, aten._fft_c2r: _real_fft_flops, aten._fft_c2c: _fft_flops}
-    return FlopCounterMode(display=False, custom_mapping=mapping)
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    # It copies torch's table; the operators of a kernel that is imported when first called come into it later.
+    counter.flop_registry = ChainMap(counter.flop_registry, flop_registry)  # type: ignore[assignment]
+    return counter
 
 
 def _sdpa_flops(q: Any, k: Any, v: Any, *args: Any, is_causal: bool | None = None, **_: Any) -> int:
