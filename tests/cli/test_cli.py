@@ -183,7 +183,7 @@ REFUSED = {
         2,
         "error run.train.steps: input should be greater than or equal to 1",
     ),
-    "setting": (["run", "attention", "-s", "train.lrr=1"], 2, "error run: unknown option 'train.lrr'"),
+    "setting": (["run", "attention", "-s", "train.lrr=1"], 2, "error run.train: unknown option 'lrr'"),
     "no setting": (["run", "attention", "-s", "train.lr"], 2, "error --set train.lr: expected FIELD=VALUE"),
     "task": (["run", "attention", "--task", "txt"], 2, "error task.name: unknown task 'txt'"),
     "kernel": (["run", "attention", "-s", "kernels.attention=cuda"], 2, "error kernels.attention: no kernel 'cuda'"),

@@ -68,7 +68,7 @@ def demo(
         _check_port(host, port)
     err.print("starting the cluster …")
     with open_lab(home, store, cluster) as lab:
-        specs = [make_spec(lab, *demo_run) for demo_run in _demo_runs(lab, steps, d_model)]
+        specs = [make_spec(*demo_run) for demo_run in _demo_runs(lab, steps, d_model)]
         run_ids = [lab.submit(spec) for spec in specs]
         rows = watch(lab, run_ids)
         comparison = lab.compare(run_ids)

@@ -15,10 +15,11 @@ from chimeralab.cli.compose import WidthOption
 from chimeralab.cli.manage import RunArgument, print_comparison
 from chimeralab.cli.options import ClusterOption, HomeOption, JsonOption, StoreOption, assign, open_lab
 from chimeralab.cli.output import duration, err, out
-from chimeralab.errors import RunFailed, SpecError
+from chimeralab.errors import RunFailed
 
 if TYPE_CHECKING:
     from chimeralab.lab import Lab
+    from chimeralab.runs import RunSpec
     from chimeralab.store import RunRow
 
 SetOption = Annotated[
@@ -71,7 +72,7 @@ def run(
     if pattern is None and weights is None:
         raise typer.BadParameter("give a PATTERN, or --weights with a stack of their own")
     with open_lab(home, store) as reader:  # everything that can be wrong is found before a cluster is started
-        spec = make_spec(reader, pattern, d_model, fields)
+        spec = make_spec(pattern, d_model, fields)
         reader.preview(spec)
         if detach:
             run_id = reader.submit(spec)
@@ -83,24 +84,12 @@ def run(
         _finish(lab, run_id, as_json)
 
 
-def make_spec(lab: Lab, pattern: str | None, d_model: int | None, fields: dict[str, Any]) -> Any:
+def make_spec(pattern: str | None, d_model: int | None, fields: dict[str, Any]) -> RunSpec:
     """A RunSpec from a pattern (or the stack of its weights) and plain fields; SpecError names what does not fit."""
-    from pydantic import ValidationError
+    from chimeralab.runs.fields import read_run
 
-    from chimeralab.runs import RunSpec
-    from chimeralab.stack.resolve import invalid
-
-    settings = {**({} if d_model is None else {"d_model": d_model}), **fields.pop("stack", {})}
-    if pattern is None:
-        composed = lab.saved_stack(fields["start"]["folder"])
-        if settings:
-            raise SpecError("the stack is that of the weights", place=f"stack.{min(settings)}", remedy="Leave it out")
-    else:
-        composed = lab.compose(pattern, **settings)
-    try:
-        return RunSpec(stack=composed, **fields)
-    except ValidationError as error:
-        raise invalid(error, RunSpec, "run") from None
+    given = {name: value for name, value in (("pattern", pattern), ("d_model", d_model)) if value is not None}
+    return read_run({**fields, "stack": {**given, **fields.get("stack", {})}})
 
 
 def resume(

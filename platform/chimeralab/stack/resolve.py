@@ -102,8 +102,11 @@ def invalid(error: ValidationError, model: Any, place: str) -> SpecError:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = did_you_mean(field, model.model_fields)
-        return SpecError(f"unknown option {field!r}", place=place, remedy=known)
+        *parents, name = map(str, first["loc"])
+        for parent in parents:
+            model = model.model_fields[parent].annotation if parent in getattr(model, "model_fields", {}) else None
+        known = did_you_mean(name, getattr(model, "model_fields", ()))
+        return SpecError(f"unknown option {name!r}", place=".".join([place, *parents]), remedy=known)
     reason = first["msg"][0].lower() + first["msg"][1:]
     if first["type"] != "missing":
         reason += f", not {first['input']!r}"
