@@ -101,6 +101,7 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "lru": [{}, {"d_state": 24, "r_min": 0.9, "r_max": 0.999}],
     "s5": [{}, {"d_state": 24, "blocks": 3}],
     "vision_mamba": [{"d_state": 4}],
+    "base_conv": [{}, {"taps": 0, "length": 40}],
     "short_conv": [{}, {"taps": 5, "bias": True}],
     "lfm2_conv": [{}, {"taps": 5, "bias": True}],
 }

@@ -13,7 +13,7 @@ MIXERS = {
     "delta rule": "delta_net gated_delta_net kda delta_product rwkv7",
     "state space": "mamba mamba2 s4 s4d s5 lssl h3 vision_mamba",
     "recurrent": "lru rg_lru hgrn min_gru qrnn rnn lstm gru slstm",
-    "convolution": "hyena monarch short_conv lfm2_conv",
+    "convolution": "hyena monarch base_conv short_conv lfm2_conv",
     "combined": "parallel heads hourglass",
 }
 FEED_FORWARDS = "mlp swiglu geglu moe rwkv_channel_mix monarch_mlp none"

@@ -55,6 +55,20 @@ def test_short_conv_multiplies_a_map_of_the_input_with_its_convolution(x: Tensor
     require_agreement(mixer, x, y @ mixer.out_proj.weight.T + mixer.out_proj.bias, EXACT)
 
 
+@pytest.mark.oracle("base_conv", "equations of arXiv 2312.04927")
+@pytest.mark.parametrize("taps", [1, 4, 0])
+def test_base_conv_multiplies_a_map_of_the_input_with_its_convolution(x: Tensor, taps: int) -> None:
+    """Zoology, section 4: u ↦ (u W + b) ⊙ (h ∗ u + c), with a residual inside; a long h is as Hyena's, with c = u."""
+    mixer = _mixer("base_conv", taps=taps, length=30)
+    h, c = (mixer.conv_weight.flip(-1), mixer.conv_bias) if taps else (_filters(mixer.filter, 30), x)
+    convolved = torch.zeros_like(x)
+    for t in range(T):
+        for back in range(min(h.shape[1], t + 1)):
+            convolved[:, t] += h[:, back] * x[:, t - back]
+    wanted = (x @ mixer.map.weight.T + mixer.map.bias) * (convolved + c) + x
+    require_agreement(mixer, x, wanted, EXACT)
+
+
 @pytest.mark.oracle("h3", "equations of arXiv 2212.14052")
 @pytest.mark.parametrize("width", [1, 2])
 def test_h3_follows_its_two_state_spaces(x: Tensor, width: int) -> None:

@@ -3,6 +3,7 @@
 from chimeralab import Mixer, hookimpl
 from chimeralab_plugins.mixers.aft import AFT
 from chimeralab_plugins.mixers.attention import Attention
+from chimeralab_plugins.mixers.base_conv import BaseConv
 from chimeralab_plugins.mixers.based import Based
 from chimeralab_plugins.mixers.bidirectional_attention import BidirectionalAttention
 from chimeralab_plugins.mixers.delta_net import DeltaNet
@@ -93,6 +94,7 @@ def register_mixers() -> list[type[Mixer]]:
         RWKV4,
         Hyena,
         MonarchMixer,
+        BaseConv,
         ShortConv,
         Lfm2Conv,
         Parallel,
