@@ -8,10 +8,10 @@ from peers import require_close, require_gradients
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chimeralab.contracts import Told
 from chimeralab.plugins import registry
 from chimeralab.stack.build import build
 from chimeralab.stack.compose import compose
-from chimeralab.stack.condition import Told
 from chimeralab.testing.layer import randomise
 
 pytestmark = pytest.mark.parity

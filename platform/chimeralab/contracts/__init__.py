@@ -1,6 +1,7 @@
 """What a plugin author implements. Knows torch and pydantic only."""
 
 from chimeralab.contracts.cost import Cost
+from chimeralab.contracts.ends import Classifier, Ends, Readout, Regression, Told
 from chimeralab.contracts.extras import Page, Preset, Size
 from chimeralab.contracts.feed_forward import FeedForward, FeedForwardConfig
 from chimeralab.contracts.kernel import Kernel
@@ -11,8 +12,10 @@ from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Task, TaskConfi
 __all__ = [
     "IGNORE",
     "Batch",
+    "Classifier",
     "Context",
     "Cost",
+    "Ends",
     "Evaluation",
     "FeedForward",
     "FeedForwardConfig",
@@ -24,9 +27,12 @@ __all__ = [
     "ParamGroup",
     "Place",
     "Preset",
+    "Readout",
+    "Regression",
     "Size",
     "State",
     "Task",
     "TaskConfig",
+    "Told",
     "View",
 ]

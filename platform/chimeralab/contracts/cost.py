@@ -77,6 +77,10 @@ class Cost:
         wide = torch.promote_types(dtype, torch.float32)
         return int(self.elements(L) * dtype.itemsize + self.accumulators(L) * wide.itemsize)
 
+    def once(self) -> Cost:
+        """Of what is computed once for a sequence, not for each token; decoding computes it at each step."""
+        return Cost(self.params, lambda T: self.prefill(T) / T, self.decode)
+
     def without_params(self) -> Cost:
         """The same work with weights that are counted elsewhere (a shared layer's second use)."""
         return Cost(0, self.prefill, self.decode, self.elements, self.accumulators)

@@ -12,6 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from chimeralab.contracts.ends import Ends, Readout, Told
+
 Split = Literal["train", "validation", "test"]
 IGNORE = -100
 """A target that neither the loss nor a metric counts."""
@@ -25,16 +27,28 @@ class TaskConfig(BaseModel):
 
 @dataclass
 class Batch:
-    """Token sequences. `targets[b, t]` is what position t should predict, or `IGNORE`."""
+    """Sequences of tokens, or of numbers where a task has `input_features`.
 
-    inputs: Tensor  # B T, int64
+    `targets[b, t]` is what position t should predict, or `IGNORE`; with a readout, whatever its loss takes.
+    """
+
+    inputs: Tensor  # B T, int64; or B T F, float32
     targets: Tensor  # B T, int64
+    told: Told | None = None  # by a task that tells
+
+    def tensors(self) -> list[Tensor]:
+        """All that it holds, in an order that is the same for all batches of a task."""
+        return [self.inputs, self.targets, *(tensor for tensor in self.told or () if tensor is not None)]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each tensor changed: moved, pinned, cut."""
+        told = self.told
+        if told is not None:
+            told = Told(change(told.levels), None if told.classes is None else change(told.classes))
+        return Batch(change(self.inputs), change(self.targets), told)
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            self.inputs.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-        )
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass
@@ -85,12 +99,42 @@ class Task(ABC):
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Known before `prepare`: the model is built and costed from it."""
+        """Known before `prepare`: the model is built and costed from it. 0 where inputs are numbers."""
 
     @property
     @abstractmethod
     def sequence_length(self) -> int:
         """Tokens in one training sequence."""
+
+    @property
+    def input_features(self) -> int | None:
+        """How many numbers stand at each place of a sequence, in place of a token; then the task has a readout."""
+        return None
+
+    @property
+    def tells(self) -> bool:
+        """Whether batches tell what no input says (`Batch.told`): a stack must have a condition to listen."""
+        return False
+
+    @property
+    def classes(self) -> int:
+        """How many classes a task that tells can tell of."""
+        return 0
+
+    @property
+    def readout(self) -> Callable[[int], Readout] | None:
+        """Makes, for a width, what reads the last hidden states; None: the head, which scores each token id."""
+        return None
+
+    @property
+    def ends(self) -> Ends:
+        """What a stack is built and costed with for this task."""
+        return Ends(
+            vocab_size=self.vocab_size,
+            input_features=self.input_features,
+            classes=self.classes,
+            readout=self.readout,
+        )
 
     @property
     def causal(self) -> bool:

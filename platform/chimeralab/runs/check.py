@@ -47,7 +47,13 @@ def check(spec: RunSpec) -> CostReport:
             place="stack.positions",
             remedy="Give the stack more positions, or the task shorter sequences",
         )
-    check_start(spec, task.vocab_size)
+    if task.tells and not spec.stack.condition_width:
+        raise SpecError(
+            f"task {task.name!r} tells a level of noise and a class, and this stack does not listen",
+            place="stack.residual",
+            remedy="Take residual=adaptive (as DiT has) or residual=scaled (as HDiT has)",
+        )
+    check_start(spec, task.ends)
     gpu = spec.resources.gpus > 0
     if spec.train.cuda_graph and not gpu:
         raise SpecError(
@@ -58,7 +64,7 @@ def check(spec: RunSpec) -> CostReport:
     narrow = spec.train.precision == "bfloat16" or (gpu and spec.train.precision == "auto")
     return cost(
         spec.stack,
-        vocab_size=task.vocab_size,
+        **task.ends,
         batch_size=spec.train.batch_size,
         sequence_length=task.sequence_length,
         precision="bfloat16" if narrow else "float32",

@@ -40,7 +40,7 @@ def evaluate(
     with inference(model), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for step in range(min(batches, available) if available else batches):
             batch = task.batch("validation", step, batch_size).to(device)
-            logits, _ = model(batch.inputs)
+            logits, _ = model(batch.inputs, told=batch.told)
             total = total + task.measure(logits, batch)
     return task.metrics(total)
 

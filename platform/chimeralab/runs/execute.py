@@ -63,7 +63,7 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
         sink.emit(Log(message=message))
 
     task.prepare(cache, report)
-    model = build(spec.stack, task.vocab_size, device=device, seed=spec.seed)
+    model = build(spec.stack, **task.ends, device=device, seed=spec.seed)
     dtype = devices.precision(spec.train.precision, device)
     sink.emit(Environment(values=_environment(model, task, device, dtype)))
 
@@ -89,7 +89,9 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
         sink.emit(told)
         sink.emit(profile_training(model, task, spec.train, device, dtype))
         trainer.optimizer.state.clear()
-        if all(layer.causal for layer in resolve(spec.stack)):
+        if not model.writes:
+            report("the model writes no tokens: there is no decoding to profile")
+        elif all(layer.causal for layer in resolve(spec.stack)):
             for measured in profile_decoding(model, spec.profile, device, dtype):
                 if sink.stop_requested():
                     raise Cancelled
@@ -101,13 +103,18 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
 
 def _environment(model: StackModel, task: Task, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What ran where; the kernels are those that one short forward pass takes."""
-    tokens = torch.zeros(1, min(task.sequence_length, 2 * ops.CHUNK), dtype=torch.long, device=device)
+    length = min(task.sequence_length, 2 * ops.CHUNK)
+    inputs = (
+        torch.zeros(1, length, task.input_features, device=device)
+        if task.input_features
+        else torch.zeros(1, length, dtype=torch.long, device=device)
+    )
     with (
         ops.record() as calls,
         torch.no_grad(),
         torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
     ):
-        model(tokens)
+        model(inputs)
     return {
         "device": devices.name(device),
         "precision": str(dtype).removeprefix("torch."),

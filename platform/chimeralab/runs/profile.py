@@ -28,7 +28,7 @@ def profile_training(
 
     def step() -> None:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = model.loss(batch.inputs, batch.targets)
+            loss = model.loss(batch.inputs, batch.targets, told=batch.told)
         loss.backward()
         model.zero_grad(set_to_none=True)
 

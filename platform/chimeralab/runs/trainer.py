@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from chimeralab.contracts import Batch, Task
+from chimeralab.contracts import Batch, Cost, Task
 from chimeralab.errors import RunFailed
 from chimeralab.events import Log, Metrics, Progress, Sample
 from chimeralab.runs import checkpoint
@@ -22,7 +22,7 @@ from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
 from chimeralab.runs.retention import Retention
 from chimeralab.runs.sink import Sink
 from chimeralab.runs.spec import RunSpec
-from chimeralab.stack.cost import stack_cost
+from chimeralab.stack.cost import embedding_and_head, stack_cost
 from chimeralab.stack.model import StackModel
 
 PROGRESS_SECONDS = 0.5
@@ -55,8 +55,8 @@ class Trainer:
         self.retention = Retention(self.sink)
         self.compute_loss = torch.compile(self.model.loss, fullgraph=True) if self.train.compile else self.model.loss
         self.step_tokens = self.train.batch_size * self.train.accumulate * self.task.sequence_length
-        head = 6.0 * self.spec.stack.d_model * self.model.vocab_size
-        self.flops_per_token = stack_cost(self.spec.stack).train_flops(self.task.sequence_length) + head
+        cost = Cost.total([stack_cost(self.spec.stack), *embedding_and_head(self.spec.stack, **self.task.ends)])
+        self.flops_per_token = cost.train_flops(self.task.sequence_length)
         self.graphed: GraphedStep | None = None
         self._last_progress = 0.0
 
@@ -144,7 +144,7 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for batch in batches:
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                loss = self.compute_loss(batch.inputs, batch.targets)
+                loss = self.compute_loss(batch.inputs, batch.targets, told=batch.told)
             (loss / len(batches)).backward()
             total += loss.detach() / len(batches)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip or math.inf)
@@ -156,7 +156,7 @@ class Trainer:
         n, size = self.train.accumulate, self.train.batch_size
         found = [self.task.batch("train", step * n + i, size, seed=self.spec.seed) for i in range(n)]
         if self.device.type == "cuda":
-            return [Batch(b.inputs.pin_memory(), b.targets.pin_memory()) for b in found]
+            return [batch.map(torch.Tensor.pin_memory) for batch in found]
         return found
 
     def guard(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:

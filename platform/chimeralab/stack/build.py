@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
 import torch
 
 from chimeralab import ops
-from chimeralab.contracts import Place
+from chimeralab.contracts import Place, Readout
 from chimeralab.stack.model import Layer, Norm, StackModel
 from chimeralab.stack.resolve import ResolvedLayer, resolve
 from chimeralab.stack.sharing import Undrawn, use
@@ -23,6 +24,8 @@ def build(
     dtype: torch.dtype | None = None,
     seed: int | None = None,
     classes: int = 0,
+    input_features: int | None = None,
+    readout: Callable[[int], Readout] | None = None,
 ) -> StackModel:
     """Build the model. Weights are drawn on the CPU so that a seed means the same on every device.
 
@@ -30,6 +33,8 @@ def build(
         device: "meta" builds shapes only.
         seed: seeds torch's CPU generator first; None draws from where it stands.
         classes: that a stack with a condition can be told.
+        input_features: numbers at each place of an input, in place of a token.
+        readout: makes what takes the place of the head, from the width; see `Task.ends`.
     """
     ops.load()
     layers = resolve(stack)
@@ -46,7 +51,7 @@ def build(
             if layer.share not in shared:
                 shared[layer.share] = _layer(layer, stack, Place(index, len(layers)))
             built.append(use(shared[layer.share], layer.lora))
-        model = StackModel(built, stack, vocab_size, shared, classes)
+        model = StackModel(built, stack, vocab_size, shared, classes, input_features, readout)
     return model.to(device=device, dtype=dtype)
 
 

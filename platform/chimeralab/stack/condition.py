@@ -12,20 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from chimeralab.contracts import Context, Cost
+from chimeralab.contracts import Context, Cost, Told
 
 CONDITION = "condition"
 """Key of the condition, B C, in the context of layers. Without it a layer takes a condition of zeros."""
 
 FREQUENCIES = 256
 LEVELS = 1000.0  # a level of 0 … 1 is told as one of 0 … 1000, the range that the frequencies are made for
-
-
-class Told(NamedTuple):
-    """What is known of each sequence of a batch."""
-
-    levels: Tensor  # B, float32, from 0 (no noise) to 1 (noise alone)
-    classes: Tensor | None = None  # B, int64; a class that is not told is the number of classes
 
 
 class Condition(nn.Module):
@@ -42,7 +35,7 @@ class Condition(nn.Module):
     @staticmethod
     def cost(width: int, classes: int) -> Cost:
         work = Cost.linear(FREQUENCIES, width, bias=True) + Cost.linear(width, width, bias=True)
-        return once(work) + Cost.weights((classes + 1) * width)
+        return work.once() + Cost.weights((classes + 1) * width)
 
     def forward(self, told: Told | None, batch: int) -> Tensor:  # B C
         weight = self.classes.weight
@@ -96,7 +89,7 @@ class Modulation(nn.Module):
 
     @staticmethod
     def cost(width: int, d_model: int, parts: int, branches: int = 1) -> Cost:
-        return once(Cost.linear(width, branches * parts * d_model, bias=parts > 1))
+        return Cost.linear(width, branches * parts * d_model, bias=parts > 1).once()
 
     def forward(self, context: Context, x: Tensor) -> list[Modulated]:  # x: B T D, or B D in a step
         """What each branch is given."""
@@ -107,8 +100,3 @@ class Modulation(nn.Module):
         vectors = vectors.unsqueeze(1) if x.ndim == 3 else vectors
         found = vectors.chunk(self.branches * self.parts, -1)
         return [Modulated(*found[i : i + self.parts]) for i in range(0, len(found), self.parts)]
-
-
-def once(cost: Cost) -> Cost:
-    """The cost of what is computed once for a sequence, not for each token; decoding computes it at each step."""
-    return Cost(cost.params, lambda T: cost.prefill(T) / T, cost.decode)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from chimeralab import ops
-from chimeralab.contracts import Cost, Kernel
+from chimeralab.contracts import Cost, Kernel, Readout
 from chimeralab.stack.build import build
 from chimeralab.stack.condition import PARTS, Condition, Modulation
 from chimeralab.stack.resolve import ResolvedLayer, resolve
@@ -129,6 +129,23 @@ def stack_cost(stack: StackSpec, classes: int = 0) -> Cost:
     return _body(_parts(stack), _ends(stack, classes))
 
 
+def embedding_and_head(
+    stack: StackSpec,
+    vocab_size: int,
+    input_features: int | None = None,
+    readout: Callable[[int], Readout] | None = None,
+    classes: int = 0,
+) -> tuple[Cost, Cost]:
+    """Both ends of a stack, without its condition; a head that shares the embedding's weights has no parameters."""
+    D = stack.d_model
+    embedding = Cost.linear(input_features, D, bias=True) if input_features else Cost.weights(vocab_size * D)
+    if readout is not None:
+        with torch.device("meta"):
+            return embedding, readout(D).cost()
+    head = Cost.linear(D, vocab_size)
+    return embedding, head.without_params() if stack.tie_embeddings else head
+
+
 def _body(parts: list[_Parts], ends: dict[str, Cost]) -> Cost:
     return Cost.total([*(part.total for part in parts), *ends.values()])
 
@@ -143,6 +160,8 @@ def cost(
     precision: str = "float32",
     fused: bool = False,
     classes: int = 0,
+    input_features: int | None = None,
+    readout: Callable[[int], Readout] | None = None,
 ) -> CostReport:
     """Cost of a stack with a vocabulary, trained on sequences of `sequence_length`.
 
@@ -151,7 +170,7 @@ def cost(
         contexts: context lengths at which state and decoding are reported.
         precision: "float32" or "bfloat16", of activations; weights and optimizer stay in float32.
         fused: ops that have a GPU kernel keep their inputs for the backward pass and nothing else.
-        classes: that a stack with a condition can be told.
+        classes, input_features, readout: as `build` takes them.
 
     Raises:
         SpecError: a layer that cannot be built.
@@ -161,14 +180,14 @@ def cost(
     lengths = list(contexts or CONTEXTS)
     parts, ends = _parts(stack), _ends(stack, classes)
     body = _body(parts, ends)
-    head = Cost.linear(D, vocab_size)
-    whole = body + (head.without_params() if stack.tie_embeddings else head)
+    embedding, head = embedding_and_head(stack, vocab_size, input_features, readout)
+    whole = body + embedding.without_params() + head
     params = {
-        "embedding": vocab_size * D,
+        "embedding": embedding.params,
         "mixers": sum(part.mixer.params for part in parts),
         "feed_forwards": sum(part.ffn.params for part in parts),
         "norms": sum(part.norms.params for part in parts) + ends["norms"].params,
-        "head": 0 if stack.tie_embeddings else vocab_size * D,
+        "head": head.params,
     }
     if stack.positions:
         params["positions"] = ends["positions"].params
@@ -184,7 +203,10 @@ def cost(
     }
     if batch_size is not None:
         memory["activations"] = batch_size * _activation_bytes(stack, T, precision, fused)
-        memory["logits"] = 2 * 4 * batch_size * T * vocab_size  # logits and their gradient, float32
+        if readout is None:
+            memory["logits"] = 2 * 4 * batch_size * T * vocab_size  # logits and their gradient, float32
+        else:
+            memory["readout"] = batch_size * _readout_bytes(readout, D, T)
     longest = lengths[-1]
     active = total - whole.inactive
     decode_bytes = 2 * active + whole.state_bytes(longest)
@@ -222,6 +244,12 @@ def _activation_bytes(stack: StackSpec, T: int, precision: str, fused: bool) -> 
     """Bytes saved for the backward pass, of one sequence."""
     alone = (stack.model_copy(update={"layers": (layer,), "positions": 0}) for layer in stack.layers)
     return sum(_layer_activations(one.model_dump_json(), T, precision, fused) for one in alone)
+
+
+def _readout_bytes(readout: Callable[[int], Readout], D: int, T: int) -> int:
+    with torch.device("meta"):
+        made, h = readout(D), torch.empty(1, T, D, requires_grad=True)
+        return saved_bytes(lambda: made(h), exclude=[*made.parameters()])
 
 
 @lru_cache(maxsize=512)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from chimeralab import ops
-from chimeralab.contracts import Context, FeedForward, Mixer, ParamGroup, State
+from chimeralab.contracts import Context, FeedForward, Mixer, ParamGroup, Readout, State, Told
+from chimeralab.contracts.ends import embedding
 from chimeralab.errors import SpecError
-from chimeralab.stack.condition import CONDITION, PARTS, Condition, Modulated, Modulation, Told
+from chimeralab.stack.condition import CONDITION, PARTS, Condition, Modulated, Modulation
 from chimeralab.stack.spec import Residual, StackSpec
 
 
@@ -131,13 +132,14 @@ class Positions(nn.Module):
 
 
 class StackModel(nn.Module):
-    """A token model over a stack of layers.
+    """A model over a stack of layers: of tokens, or of what a task's ends make of its data.
 
     `forward(tokens)` gives logits for every position; with a state it goes on where the state stopped. A state has
     an entry a layer, and with learned positions one more: the number of tokens seen.
     `shared` holds, by label, the layers whose weights some of `layers` use; it comes first, so that their parameters
     are named once, after the label. A stack with a condition has a table of `classes`; what each sequence is `told`
-    goes into it.
+    goes into it. With `input_features` the embedding is a linear map of so many numbers a place, inputs are B T F; with
+    a readout there is no head, and what is called logits is what the readout gives.
     """
 
     def __init__(
@@ -147,12 +149,14 @@ class StackModel(nn.Module):
         vocab_size: int,
         shared: Mapping[str, Layer] | None = None,
         classes: int = 0,
+        input_features: int | None = None,
+        readout: Callable[[int], Readout] | None = None,
     ) -> None:
         super().__init__()
         D = stack.d_model
         self.spec, self.d_model, self.vocab_size = stack, D, vocab_size
         self.embedding_scale, self.logit_cap = stack.embedding_scale, stack.logit_cap
-        self.embedding = nn.Embedding(vocab_size, D)
+        self.embedding = embedding(input_features, D) if input_features else nn.Embedding(vocab_size, D)
         self.positions = Positions(stack.positions, D) if stack.positions else None
         self.embedding_norm = Norm(D, stack.norm_eps, stack.norm) if stack.embedding_norm else None
         C = stack.condition_width
@@ -162,8 +166,11 @@ class StackModel(nn.Module):
         adaptive = stack.residual == "adaptive"
         self.norm = Norm(D, stack.norm_eps, stack.norm, plain=adaptive) if stack.residual != "post" else None
         self.modulation = Modulation(C, D, 2) if adaptive else None
-        self.head = None if stack.tie_embeddings else nn.Linear(D, vocab_size, bias=False)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.readout = readout(D) if readout is not None else None
+        headless = stack.tie_embeddings or self.readout is not None
+        self.head = None if headless else nn.Linear(D, vocab_size, bias=False)
+        if not input_features:
+            nn.init.normal_(self.embedding.weight, std=0.02)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.02)
 
@@ -171,6 +178,11 @@ class StackModel(nn.Module):
     def room(self) -> int | None:
         """Tokens that there are learned positions for; None: any number."""
         return len(self.positions.weight) if self.positions is not None else None
+
+    @property
+    def writes(self) -> bool:
+        """Whether what it gives for one token can be the next: it reads tokens and scores each of them."""
+        return self.readout is None and isinstance(self.embedding, nn.Embedding)
 
     @property
     def head_weight(self) -> Tensor:  # V D
@@ -196,13 +208,18 @@ class StackModel(nn.Module):
         return self.logits(h), states
 
     def logits(self, h: Tensor) -> Tensor:  # ... D -> ... V
+        if self.readout is not None:
+            return self.readout(h)
         logits = nn.functional.linear(h, self.head_weight)
         return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
 
-    def loss(self, tokens: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
-        """Mean cross-entropy in nats over the counted targets, plus the layers' own losses."""
-        h, _ = self.hidden(tokens)
-        loss = self._cross_entropy(h.flatten(0, 1), targets.flatten(), ignore_index)
+    def loss(self, tokens: Tensor, targets: Tensor, ignore_index: int = -100, told: Told | None = None) -> Tensor:
+        """Mean cross-entropy in nats over the counted targets, or the readout's loss, plus the layers' own losses."""
+        h, _ = self.hidden(tokens, told=told)
+        if self.readout is not None:
+            loss = self.readout.loss(h, targets)
+        else:
+            loss = self._cross_entropy(h.flatten(0, 1), targets.flatten(), ignore_index)
         for layer in self.layers:
             extra = layer.ffn.auxiliary_loss() if layer.ffn is not None else None
             if extra is not None:
@@ -227,8 +244,9 @@ class StackModel(nn.Module):
         return x if self.modulation is None else self.modulation(context, x)[0].into(x)
 
     def _embed(self, tokens: Tensor, state: list[LayerState] | None) -> tuple[Tensor, list[LayerState]]:
-        """Embeddings, B T D, and the number of tokens seen, where positions need it. tokens: B T."""
-        x = self.embedding(tokens)
+        """Embeddings, B T D, and the number of tokens seen, where positions need it. tokens: B T, or B T F."""
+        dtype = self.embedding.weight.dtype
+        x = self.embedding(tokens.to(dtype) if tokens.is_floating_point() else tokens).to(dtype)
         if self.embedding_scale != 1:
             x = x * self.embedding_scale
         seen = []
@@ -265,14 +283,18 @@ class StackModel(nn.Module):
         condition do not."""
         shared: list[Layer] = [*self.shared.values()]  # type: ignore[list-item]
         owners = [*shared, *(layer for layer in self.layers if not layer.is_use)]
-        tables = [table for table in (self.embedding, self.positions, self.head) if table is not None]
+        places = (self.embedding, self.positions, self.head)
+        tables: list[nn.Parameter] = [place.weight for place in places if place is not None]  # type: ignore[misc]
         ends = (self.embedding_norm, self.norm, self.condition, self.modulation)
         norms = [parameter for part in ends if part is not None for parameter in part.parameters()]
         norms += [parameter for layer in owners for parameter in layer.norm_parameters]
         groups = [
-            ParamGroup([parameter for table in tables for parameter in table.parameters()]),
+            ParamGroup(tables),
             ParamGroup(norms, weight_decay=False),
         ]
+        if isinstance(self.embedding, nn.Linear):
+            groups.append(ParamGroup([self.embedding.bias], weight_decay=False))
+        groups += self.readout.param_groups() if self.readout is not None else []
         for layer in owners:
             for part in (layer.mixer, layer.ffn):
                 groups += part.param_groups() if part is not None else []

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Split, Task
 from chimeralab.testing.conformance import Conformance, Finding, require, require_form
 
+WIDTH = 16  # of the hidden states that a readout is tried on
 SPLITS: tuple[Split, ...] = ("train", "validation")  # a test split is not for every task to have
 
 
@@ -28,23 +31,67 @@ class TaskConformance(Conformance):
     def test_vocabulary_is_known_before_the_data(self) -> None:
         task = self.task(self.task.Config(**self.options))
         task.check()
-        require(task.vocab_size >= 2, f"vocab_size is {task.vocab_size} before prepare: the model is built from it")
+        if task.input_features is None:
+            require(task.vocab_size >= 2, f"vocab_size is {task.vocab_size} before prepare: the model is built from it")
+        else:
+            require(task.input_features >= 1, f"input_features is {task.input_features}: a place holds one or more")
+            require(task.readout is not None, "inputs are numbers: readout must say what is asked of them")
 
     def test_batches_have_their_shape_and_range(self) -> None:
         task = self.prepared
         for split in SPLITS:
             batch = task.batch(split, 0, self.size)
-            shape = (self.size, task.sequence_length)
-            for what, tokens in (("inputs", batch.inputs), ("targets", batch.targets)):
-                place = f"{what} of split {split}"
-                require(tuple(tokens.shape) == shape, f"{place} have shape {tuple(tokens.shape)}, not {shape}")
-                require(tokens.dtype == torch.int64, f"{place} are {tokens.dtype}, not int64")
-            inside = (batch.inputs >= 0) & (batch.inputs < task.vocab_size)
-            require(bool(inside.all()), f"inputs of split {split} leave the vocabulary of {task.vocab_size}")
-            wanted = batch.targets[batch.targets != IGNORE]
-            inside = (wanted >= 0) & (wanted < task.vocab_size)
-            require(bool(inside.all()), f"targets of split {split} are neither tokens nor IGNORE")
-            require(len(wanted) > 0, f"no target of split {split} is counted: there is nothing to learn")
+            tokens = (self.size, task.sequence_length)
+            if task.input_features is None:
+                _require_form(f"inputs of split {split}", batch.inputs, tokens, torch.int64)
+                inside = (batch.inputs >= 0) & (batch.inputs < task.vocab_size)
+                require(bool(inside.all()), f"inputs of split {split} leave the vocabulary of {task.vocab_size}")
+            else:
+                _require_form(f"inputs of split {split}", batch.inputs, (*tokens, task.input_features), torch.float32)
+                require(bool(batch.inputs.isfinite().all()), f"inputs of split {split} are not finite")
+            if task.readout is None:
+                _require_form(f"targets of split {split}", batch.targets, tokens, torch.int64)
+                wanted = batch.targets[batch.targets != IGNORE]
+                inside = (wanted >= 0) & (wanted < task.vocab_size)
+                require(bool(inside.all()), f"targets of split {split} are neither tokens nor IGNORE")
+                require(len(wanted) > 0, f"no target of split {split} is counted: there is nothing to learn")
+
+    def test_what_is_told_fits(self) -> None:
+        task = self.prepared
+        for split in SPLITS:
+            told = task.batch(split, 0, self.size).told
+            require((told is not None) == task.tells, f"a batch of split {split} and the task's `tells` disagree")
+            if told is None:
+                continue
+            _require_form(f"levels told in split {split}", told.levels, (self.size,), torch.float32)
+            require(bool(((told.levels >= 0) & (told.levels <= 1)).all()), "a level told is not within 0 … 1")
+            if told.classes is not None:
+                _require_form(f"classes told in split {split}", told.classes, (self.size,), torch.int64)
+                inside = (told.classes >= 0) & (told.classes <= task.classes)
+                require(bool(inside.all()), f"a class told is not within 0 … {task.classes} (not told)")
+
+    def test_readout_is_costed_and_learns(self) -> None:
+        task = self.prepared
+        if task.readout is None:
+            return
+        torch.manual_seed(0)
+        readout = task.readout(WIDTH)
+        batch, T = task.batch("train", 0, self.size), task.sequence_length
+        for parameter in readout.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        h = torch.randn(self.size, T, WIDTH, requires_grad=True)
+        loss = readout.loss(h, batch.targets)
+        require(loss.ndim == 0 and bool(loss.isfinite()), f"the loss of random states is {loss}, not a finite number")
+        loss.backward()
+        require(h.grad is not None and bool((h.grad != 0).any()), "the loss does not depend on the hidden states")
+        cost, params = readout.cost(), sum(parameter.numel() for parameter in readout.parameters())
+        require(cost.params == params, f"the readout declares {cost.params} parameters and has {params}")
+        grouped = sum(parameter.numel() for group in readout.param_groups() for parameter in group.params)
+        require(grouped == params, f"the readout's groups hold {grouped} of its {params} parameters")
+        with torch.no_grad(), FlopCounterMode(display=False) as counted:
+            readout(h)
+        declared, found = cost.prefill_flops(T) * T * self.size, counted.get_total_flops()
+        require(abs(declared - found) <= 0.02 * found, f"the readout declares {declared:.6g} FLOPs and does {found}")
 
     def test_a_batch_depends_on_its_arguments_alone(self) -> None:
         first = self.prepared.batch("train", 3, self.size, seed=5, rank=1)
@@ -81,12 +128,18 @@ class TaskConformance(Conformance):
         task = self.prepared
         batch = task.batch("validation", 0, self.size)
         generator = torch.Generator().manual_seed(0)
-        logits = torch.randn(*batch.inputs.shape, task.vocab_size, generator=generator)
+        if task.readout is None:
+            logits = torch.randn(*batch.inputs.shape, task.vocab_size, generator=generator)
+        else:
+            torch.manual_seed(0)
+            with torch.no_grad():
+                readout, h = task.readout(WIDTH), torch.randn(self.size, task.sequence_length, WIDTH)
+                logits = readout(h)
         whole = task.metrics(task.measure(logits, batch))
         parts = Evaluation()
         for row in range(self.size):
             rows = slice(row, row + 1)
-            parts += task.measure(logits[rows], Batch(batch.inputs[rows], batch.targets[rows]))
+            parts += task.measure(logits[rows], batch.map(partial(_rows, rows)))
         for name, value in task.metrics(parts).items():
             require(
                 abs(value - whole[name]) <= 1e-4 * max(1.0, abs(whole[name])),
@@ -113,8 +166,17 @@ class TaskConformance(Conformance):
         return task
 
 
+def _rows(rows: slice, tensor: Tensor) -> Tensor:
+    return tensor[rows]
+
+
 def _same(a: Batch, b: Batch) -> bool:
-    return torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+    return all(torch.equal(one, other) for one, other in zip(a.tensors(), b.tensors(), strict=True))
+
+
+def _require_form(place: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    require(tuple(tensor.shape) == shape, f"{place} have shape {tuple(tensor.shape)}, not {shape}")
+    require(tensor.dtype == dtype, f"{place} are {str(tensor.dtype).removeprefix('torch.')}, not {dtype}")
 
 
 def check_task(task: type[Task], options: dict[str, Any] | None = None) -> list[Finding]:

@@ -60,8 +60,7 @@ class Scale(nn.Module):
     @staticmethod
     def cost(width: int, condition: int) -> Cost:
         """Once for a sequence, whatever its length."""
-        one = Cost.linear(condition, width)
-        return Cost(one.params, lambda T: one.prefill(T) / T, one.decode) if condition else Cost.weights(width)
+        return Cost.linear(condition, width).once() if condition else Cost.weights(width)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:  # x: B T W; c: B C
         x = ops.rms_norm(x, self.weight, EPS)

@@ -22,6 +22,11 @@ STACK, PARAMETERS, BUFFERS = "stack.json", "model.safetensors", "buffers.safeten
 EMBEDDING, HEAD = "embedding.weight", "head.weight"
 
 
+def at_ends(name: str) -> bool:
+    """Whether a tensor belongs to what a task makes of the two ends of a stack."""
+    return name.startswith(("embedding.", "head.", "readout.", "condition.classes."))
+
+
 def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters and the buffers that are kept, each tensor once."""
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -85,7 +90,7 @@ def load(folder: Path | str) -> StackModel:
 
 
 def put(
-    saved: Mapping[str, Tensor], model: StackModel, place: str, *, except_for: frozenset[str] = frozenset()
+    saved: Mapping[str, Tensor], model: StackModel, place: str, *, except_for: Callable[[str], bool] = lambda _: False
 ) -> None:
     """Copy tensors into a model.
 
@@ -93,8 +98,8 @@ def put(
         DataError: names or shapes differ, all of them listed; the model then stays as it is.
     """
     parameters, buffers = tensors_of(model)
-    own = {name: tensor for name, tensor in (parameters | buffers).items() if name not in except_for}
-    saved = {name: tensor for name, tensor in saved.items() if name not in except_for}
+    own = {name: tensor for name, tensor in (parameters | buffers).items() if not except_for(name)}
+    saved = {name: tensor for name, tensor in saved.items() if not except_for(name)}
     require_same_shapes(
         {name: tuple(tensor.shape) for name, tensor in saved.items()},
         {name: tuple(tensor.shape) for name, tensor in own.items()},
