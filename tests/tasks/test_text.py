@@ -53,7 +53,7 @@ def documents(task: Text) -> dict[str, list[str]]:
     return {split: split_text(task, split).split("\0")[:-1] for split in ("train", "validation")}
 
 
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe"])
 def test_a_folder_is_split_by_document_and_nothing_is_lost(folder: Path, tmp_path: Path, tokenizer: str) -> None:
     found = documents(prepared(folder, tmp_path / "cache", tokenizer=tokenizer, vocab_size=300))
     assert sorted(found["train"] + found["validation"]) == sorted(poem(n) for n in range(60))
@@ -125,7 +125,7 @@ def test_the_standard_library_needs_no_download(tmp_path: Path) -> None:
     assert "import" in split_text(task, "train")
 
 
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe"])
 def test_facts_agree_with_a_direct_count(folder: Path, tmp_path: Path, tokenizer: str) -> None:
     task = prepared(folder, tmp_path / "cache", tokenizer=tokenizer, vocab_size=300)
     facts = task.describe()
@@ -138,7 +138,7 @@ def test_facts_agree_with_a_direct_count(folder: Path, tmp_path: Path, tokenizer
     assert facts["validation tokens"] == len(tokens)
 
 
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe"])
 def test_guessing_by_token_frequency_scores_the_stated_chance(folder: Path, tmp_path: Path, tokenizer: str) -> None:
     task = prepared(folder, tmp_path / "cache", tokenizer=tokenizer, vocab_size=300)
     tokens = task._ready()[0]["validation"]
@@ -370,3 +370,71 @@ def test_validation_hides_the_same_tokens_for_every_seed(folder: Path, tmp_path:
     assert torch.equal(first.inputs, again.inputs)
     one, two = task.batch("train", 0, 4).inputs == 256, task.batch("train", 1, 4).inputs == 256
     assert not torch.equal(one, two)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that `datasets` loads by its name, as it does a dataset of the hub."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "downloads")
+    root = tmp_path / "poems"
+    (root / "data").mkdir(parents=True)
+    for split, numbers in {"train": range(12), "validation": range(20, 23), "test": range(30, 33)}.items():
+        table = pa.table({"poem": [poem(n) for n in numbers], "year": list(numbers)})
+        pq.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet")
+    return root
+
+
+def test_a_dataset_of_the_hub_keeps_its_own_split(dataset: Path, tmp_path: Path) -> None:
+    found = documents(prepared(f"hf:{dataset}", tmp_path / "cache", column="poem"))
+    assert found == {"train": [poem(n) for n in range(12)], "validation": [poem(n) for n in range(20, 23)]}
+
+
+def test_a_dataset_without_a_validation_split_is_split_by_row(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "data" / "validation-00000-of-00001.parquet").unlink()
+    found = documents(prepared(f"hf:{dataset}", tmp_path / "cache", column="poem", validation_fraction=0.3))
+    assert sorted(found["train"] + found["validation"]) == sorted(poem(n) for n in range(12))
+    assert found["train"]
+    assert found["validation"]
+
+
+def test_max_bytes_is_shared_out_to_the_splits_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
+    found = documents(prepared(f"hf:{dataset}", tmp_path / "cache", column="poem", max_bytes=1000))
+    sizes = {split: sum(len(text.encode()) for text in texts) for split, texts in found.items()}
+    assert 896 <= sizes["train"] <= 900
+    assert 96 <= sizes["validation"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("hf:{}", {}, r"task\.options\.column: .* has no column of text 'text'. Its columns of text: poem"),
+        ("hf:{}", {"column": "year"}, "has no column of text 'year'"),
+        ("hf:{}/nowhere", {}, r"task\.options\.source: .*nowhere cannot be loaded"),
+    ],
+)
+def test_a_dataset_that_cannot_serve_is_refused(dataset: Path, name: str, options: dict, said: str) -> None:
+    task = Text(TextConfig(source=name.format(dataset), **options))
+    with pytest.raises(DataError, match=said):
+        task.check()
+
+
+def test_characters_are_ids_and_nothing_is_lost(folder: Path, tmp_path: Path) -> None:
+    task = prepared(folder, tmp_path / "cache", tokenizer="characters", vocab_size=64)
+    alphabet = sorted({*"".join(poem(n) for n in range(60)), "\0"})
+    found = documents(task)
+    assert sorted(found["train"] + found["validation"]) == sorted(poem(n) for n in range(60))
+    assert max(int(task.batch("train", step, 8).inputs.max()) for step in range(20)) < len(alphabet)
+    counted = task._ready()[2]
+    assert counted[: len(alphabet)].tolist() == [len(c.encode()) for c in alphabet]
+    assert counted[len(alphabet) :].sum() == 0
+
+
+def test_too_few_ids_for_the_characters_are_refused_with_their_number(folder: Path, tmp_path: Path) -> None:
+    characters = len({*"".join(poem(n) for n in range(60)), "\0"})
+    with pytest.raises(DataError, match=rf"has {characters} characters.*Raise it to {characters}"):
+        prepared(folder, tmp_path / "cache", tokenizer="characters", vocab_size=10)
+
+
+def test_bpe_of_fewer_ids_than_bytes_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"task\.options\.vocab_size: .*256 bytes"):
+        Text(TextConfig(tokenizer="bpe", vocab_size=200)).check()

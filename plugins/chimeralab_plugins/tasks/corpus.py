@@ -30,6 +30,7 @@ _ALL = 1 << 62  # bytes
 class Document:
     name: str  # relative to the source, the same on every machine
     data: bytes
+    split: Literal["train", "validation"] | None = None  # where the source says so itself
 
 
 class Corpus:
@@ -39,6 +40,8 @@ class Corpus:
     Files come in an order drawn from their names, so that `max_bytes` takes a sample and not the first letters
     of the alphabet.
     """
+
+    cut_by_itself = False
 
     def __init__(self, source: str, column: str = "text", max_bytes: int | None = None) -> None:
         self.source, self.column, self.max_bytes = source, column, max_bytes
@@ -181,7 +184,9 @@ def split_of(
 ) -> Iterator[tuple[Literal["train", "validation"], bytes]]:
     """Each document with its split. With `cut`, every document is in both: its last `share` is validated on."""
     for document in documents:
-        if cut:
+        if document.split is not None:
+            yield document.split, document.data
+        elif cut:
             end = character_start(document.data, round(len(document.data) * (1 - share)))
             if end > 0:
                 yield "train", document.data[:end]

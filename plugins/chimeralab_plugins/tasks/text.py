@@ -19,8 +19,9 @@ from chimeralab.contracts.task import Split
 from chimeralab.errors import DataError, SpecError
 from chimeralab_plugins.tasks import draws
 from chimeralab_plugins.tasks.corpus import STDLIB, Corpus, split_of
+from chimeralab_plugins.tasks.hub import HUB, HubCorpus
 from chimeralab_plugins.tasks.token_store import SplitWriter, TokenStore, id_type, write_facts, write_once
-from chimeralab_plugins.tasks.tokenizer import Bpe, Bytes, Tokenizer
+from chimeralab_plugins.tasks.tokenizer import Bpe, Bytes, Characters, Tokenizer
 
 FORMAT = 1  # of what `prepare` leaves; raise it when the same options would give other tokens
 BPE_SAMPLE = 32 << 20  # bytes of the train split that BPE is trained on
@@ -28,10 +29,14 @@ _GROUP = 8 << 20  # bytes of text that are tokenised at once
 
 
 class TextConfig(TaskConfig):
-    source: str = Field(STDLIB, description="stdlib (source text of Python's own library), or a file or folder")
-    column: str = Field("text", description="Column of .parquet and .jsonl files that holds the text")
-    tokenizer: Literal["bytes", "bpe"] = Field("bytes", description="Bytes, or BPE trained on the train split")
-    vocab_size: int = Field(4096, ge=257, le=1_000_000, description="Ids of a BPE tokenizer; bytes are 256")
+    source: str = Field(
+        STDLIB, description="stdlib (source text of Python's own library), a file, a folder, or hf:owner/name"
+    )
+    column: str = Field("text", description="Column of a dataset, .parquet or .jsonl that holds the text")
+    tokenizer: Literal["bytes", "characters", "bpe"] = Field(
+        "bytes", description="Bytes, the text's characters, or BPE trained on the train split"
+    )
+    vocab_size: int = Field(4096, ge=2, le=1_000_000, description="Ids for characters or BPE; bytes are 256")
     sequence_length: int = Field(256, ge=1, le=1_048_576, description="Tokens in a sequence")
     mask: float = Field(0.0, ge=0, lt=1, description="Share of tokens hidden and guessed; 0: predict the next token")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the text to validate on")
@@ -43,7 +48,7 @@ class TextConfig(TaskConfig):
     @classmethod
     def _absolute(cls, source: str) -> str:
         # A run may be carried out in another folder than it was written in.
-        return source if source == STDLIB else str(Path(source).expanduser().absolute())
+        return source if source == STDLIB or source.startswith(HUB) else str(Path(source).expanduser().absolute())
 
 
 class Text(Task):
@@ -55,6 +60,8 @@ class Text(Task):
     The split is by document, drawn from its name. Where that would leave a split with less than half or more than
     twice its share (few documents, or one), each document is cut instead and its end is validated on.
 
+    A dataset of the Hugging Face hub keeps its own split where it has one named validation; its test split is not read.
+
     Training draws windows at random places. Validation takes non-overlapping windows, spread evenly over its split
     until `validation_tokens` are covered, the same for every seed and rank. There is no test split.
 
@@ -65,17 +72,27 @@ class Text(Task):
 
     name = "text"
     title = "Text"
-    summary = "Predict the next byte or BPE token of your text"
+    summary = "Predict the next byte, character or BPE token of your text"
     Config = TextConfig
     config: TextConfig
     metric = "bits_per_byte"
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config)
-        self._corpus = Corpus(config.source, config.column, config.max_bytes)
+        self._corpus = (
+            HubCorpus(config.source, config.column, config.max_bytes, config.validation_fraction)
+            if config.source.startswith(HUB)
+            else Corpus(config.source, config.column, config.max_bytes)
+        )
         self._prepared: tuple[TokenStore, Tokenizer, Tensor] | None = None
 
     def check(self) -> None:
+        if self.config.tokenizer == "bpe" and self.config.vocab_size < 257:
+            raise SpecError(
+                f"BPE has an id for each of 256 bytes and for more, and {self.config.vocab_size} are asked for",
+                place="task.options.vocab_size",
+                remedy="Give 257 or more, or tokenizer=bytes",
+            )
         windows = 2 * (self.sequence_length + 1) if self.config.tokenizer == "bytes" else 2
         if self.config.max_bytes is not None and self.config.max_bytes < windows:
             raise SpecError(
@@ -126,6 +143,10 @@ class Text(Task):
     def sequence_length(self) -> int:
         return self.config.sequence_length
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("train", "validation")
+
     def batch(self, split: Split, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
         """Validation steps start over after `evaluation_steps`; rows past the last window count nothing."""
         store, T = self._ready()[0], self.sequence_length
@@ -153,7 +174,7 @@ class Text(Task):
         hidden = torch.from_numpy((chances < self.config.mask) | (chances == chances.min(1, keepdims=True)))
         return tokens.masked_fill(hidden, self._mask_id), tokens.masked_fill(~hidden, IGNORE)
 
-    def evaluation_steps(self, size: int) -> int:
+    def evaluation_steps(self, size: int, split: Split = "validation") -> int:
         return math.ceil(len(self._validation_starts()) / size)
 
     def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V
@@ -223,7 +244,8 @@ class Text(Task):
         return split_of(self._corpus.documents(), c.validation_fraction, c.split_seed, cut)
 
     def _tokenizer(self, folder: Path) -> Tokenizer:
-        return Bytes() if self.config.tokenizer == "bytes" else Bpe(folder / "tokenizer.json")
+        learned = {"characters": Characters, "bpe": Bpe}.get(self.config.tokenizer)
+        return Bytes() if learned is None else learned(folder / "tokenizer.json")
 
     def _tokenise(self, folder: Path, report: Callable[[str], None]) -> None:
         report(f"Reading {self._corpus.title}")
@@ -234,11 +256,21 @@ class Text(Task):
             raise DataError("the corpus is empty", place="task.options.source", remedy="Give other files")
         share = self.config.validation_fraction
         held_out = sizes["validation"] / sum(sizes.values())
-        cut = not (share / 2 <= held_out <= 2 * share and held_out < 1)
+        cut = not (share / 2 <= held_out <= 2 * share and held_out < 1) and not self._corpus.cut_by_itself
 
         if self.config.tokenizer == "bpe":
             report(f"Learning {self.config.vocab_size} BPE tokens")
             Bpe.train(self._training_text(cut), self.config.vocab_size, folder / "tokenizer.json")
+        elif self.config.tokenizer == "characters":
+            found = Characters.learn(
+                (document.data for document in self._corpus.documents()), folder / "tokenizer.json"
+            )
+            if found > self.config.vocab_size:
+                raise DataError(
+                    f"the text has {found} characters, its end included, and vocab_size is {self.config.vocab_size}",
+                    place="task.options.vocab_size",
+                    remedy=f"Raise it to {found}, or take bytes or BPE",
+                )
         tokenizer = self._tokenizer(folder)
         lengths, dtype = tokenizer.byte_lengths(), id_type(self._mask_id)
         writers = {name: SplitWriter(folder / f"{name}.bin", lengths, dtype) for name in sizes}

@@ -1,11 +1,12 @@
-"""Text to token ids and back, exactly: bytes, or byte-level BPE trained on the spot.
+"""Text to token ids and back, exactly: bytes, characters, or byte-level BPE trained on the spot.
 
-Documents are joined by `SEPARATOR`, a NUL byte, which both tokenizers keep as one token of one byte. So bits per
-byte mean the same for either.
+Documents are joined by `SEPARATOR`, a NUL byte, which all tokenizers keep as one token of one byte. So bits per
+byte mean the same for each.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,39 @@ class Bytes:
 
     def byte_lengths(self) -> NDArray[np.int64]:
         return np.ones(256, np.int64)
+
+
+class Characters:
+    """An id for each character of the text, in the order of their code points, as character models have them.
+
+    Bytes that are not UTF-8 are read as U+FFFD.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._characters: list[str] = json.loads(path.read_text())
+        points = np.array([ord(c) for c in self._characters], np.uint32)
+        self._ids = np.zeros(points.max() + 1, np.uint32)
+        self._ids[points] = np.arange(len(points))
+
+    @staticmethod
+    def learn(documents: Iterable[bytes], path: Path) -> int:
+        """Write the characters of all documents, and the separator, as JSON; returns how many there are."""
+        found = {SEPARATOR.decode()}
+        for document in documents:
+            found.update(document.decode("utf-8", errors="replace"))
+        path.write_text(json.dumps(sorted(found)))
+        return len(found)
+
+    def encode(self, documents: Sequence[bytes]) -> Iterator[NDArray]:
+        for document in documents:
+            text = (document + SEPARATOR).decode("utf-8", errors="replace")
+            yield self._ids[np.frombuffer(text.encode("utf-32-le"), np.uint32)]
+
+    def decode(self, tokens: NDArray) -> str:
+        return "".join(self._characters[t] if t < len(self._characters) else "\ufffd" for t in tokens.tolist())
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        return np.array([len(c.encode()) for c in self._characters], np.int64)
 
 
 class Bpe:
