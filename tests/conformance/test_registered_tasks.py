@@ -16,7 +16,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"sequence_length": 32, "max_bytes": 200_000, "tokenizer": "bpe", "vocab_size": 300},
         {"sequence_length": 32, "max_bytes": 200_000, "mask": 0.2},
     ],
-    "images": [{}, {"order": "z"}],
+    "images": [{}, {"order": "z"}, {"patch": 2, "order": "z"}],
     "modular_arithmetic": [{}, {"brackets": True}],
     "mqar": [{"vocab_size": 64}, {"vocab_size": 64, "random_non_queries": False}],
 }

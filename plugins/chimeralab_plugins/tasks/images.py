@@ -1,49 +1,44 @@
-"""Handwritten digits, read pixel by pixel and named at the end."""
+"""Name what a picture shows, read pixel by pixel or patch by patch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
-from chimeralab import DataError
-from chimeralab.contracts import IGNORE, Batch, Task, TaskConfig
+from chimeralab import SpecError
+from chimeralab.contracts import IGNORE, Batch, Classifier, Readout
 from chimeralab.contracts.task import Split
-from chimeralab_plugins.tasks import draws
-
-SIDE, GREYS, CLASSES = 8, 17, 10
-HELD_OUT = 200  # images to validate on, and as many to test on
+from chimeralab_plugins.tasks.picture_task import PicturesConfig, PictureTask
 
 
-class ImagesConfig(TaskConfig):
-    order: Literal["rows", "z"] = Field(
-        "rows", description="How pixels follow one another: row by row, or in Z-order, where squares stay together"
+class ImagesConfig(PicturesConfig):
+    patch: int | None = Field(
+        None, ge=1, le=1024, description="Pixels of a patch's side, which go in as numbers; empty: pixels, as tokens"
     )
-    data_seed: int = Field(0, ge=0, description="Divides the images; the run's seed chooses the order of training")
 
 
-class Images(Task):
-    """The 1,797 digits of scikit-learn's `load_digits` (the test half of UCI's optdigits): 8 · 8 pixels of 17 greys.
+class Images(PictureTask):
+    """Classes of pictures; by default the 1,797 digits of scikit-learn's `load_digits`, 8 · 8 pixels of 17 greys.
 
-    A sequence is the 64 pixels of an image, as ids 0 … 16; the target, at the last pixel alone, is id 17 + digit.
-    Where the answer stands everything has been seen, so mixers may look both ways. 200 images are for validation,
-    200 for testing; training walks the other 1,397 in epochs, each shuffled anew by seed and rank.
+    By pixels: a sequence is a grey picture's pixels, as ids 0 … values - 1; the target, at the last pixel alone, is
+    id values + class. Where the answer stands everything has been seen, so mixers may look both ways.
+
+    By patches: at each place stand the numbers of one patch, from -1 to 1; the class is read off the mean of all
+    hidden states.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998); images as sequences of pixels
-    after Le, Jaitly and Hinton (arXiv 1504.00941).
+    after Le, Jaitly and Hinton (arXiv 1504.00941), of patches after ViT (arXiv 2010.11929), their mean after Zhai et
+    al. (arXiv 2106.04560).
     """
 
     name = "images"
     title = "Images"
-    summary = "Name handwritten digits from their pixels, one after another"
+    summary = "Name what a picture shows, from its pixels or patches one after another"
     source = "https://archive.ics.uci.edu/dataset/80"
     Config = ImagesConfig
     config: ImagesConfig
@@ -51,83 +46,44 @@ class Images(Task):
     higher_is_better = True
 
     def check(self) -> None:
-        if find_spec("sklearn") is None:
-            raise DataError(
-                "the digits come with scikit-learn, which is not installed",
-                place="task images",
-                remedy="pip install 'chimeralab[images]'",
+        super().check()
+        if self.config.patch is None and self.facts.shape[-1] != 1:
+            raise SpecError(
+                "coloured pixels are no tokens", place="task.options.patch", remedy="Take patches: patch=1 or more"
             )
 
-    def prepare(self, cache: Path, report: Callable[[str], None] = lambda _: None) -> None:
-        """Nothing is stored: scikit-learn brings the images."""
+    @property
+    def side(self) -> int:
+        return self.config.patch or 1
 
     @property
     def vocab_size(self) -> int:
-        return GREYS + CLASSES
+        return self.facts.values + len(self.facts.names) if self.config.patch is None else 0
 
     @property
-    def sequence_length(self) -> int:
-        return SIDE * SIDE
+    def input_features(self) -> int | None:
+        return None if self.config.patch is None else self.config.patch**2 * self.facts.shape[-1]
 
     @property
-    def causal(self) -> bool:
-        """No later pixel holds the answer."""
-        return False
+    def readout(self) -> Callable[[int], Readout] | None:
+        return None if self.config.patch is None else partial(Classifier, classes=len(self.facts.names))
 
     def batch(self, split: Split, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
-        """Steps of validation and test start over after `evaluation_steps`; rows past the last image count nothing."""
-        images, rows = self._numbers(split), np.arange(size)
-        if split == "train":
-            epochs, places = np.divmod(step * size + rows, len(images))
-            shuffled = np.empty(size, np.int64)
-            for epoch in np.unique(epochs):
-                order = draws.order(draws.key("images order", seed, rank, int(epoch)), len(images))
-                shuffled[epochs == epoch] = order[places[epochs == epoch]]
-            counted = np.full(size, True)
-        else:
-            shuffled = step % self.evaluation_steps(size) * size + rows
-            counted = shuffled < len(images)
-        chosen = images[shuffled % len(images)]
-        pixels, digits = _digits()
-        inputs = pixels[chosen][:, _order(self.config.order)]
+        chosen, counted = self.chosen(split, step, size, seed, rank)
+        classes = np.where(counted, self.pictures.labels[chosen], IGNORE)
+        if self.config.patch is not None:
+            return Batch(torch.from_numpy(self.numbers_of(chosen)), torch.from_numpy(classes))
+        inputs = self.sequences(chosen)[..., 0].astype(np.int64)
         targets = np.full_like(inputs, IGNORE)
-        targets[:, -1] = np.where(counted, GREYS + digits[chosen], IGNORE)
+        targets[:, -1] = np.where(counted, self.facts.values + classes, IGNORE)
         return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
 
-    def evaluation_steps(self, size: int) -> int:
-        return math.ceil(HELD_OUT / size)
-
     def chance(self) -> dict[str, float]:
-        """A guess among the ten digits."""
-        return {"accuracy": 1 / CLASSES, "loss": math.log(CLASSES)}
+        """A guess among the classes."""
+        classes = len(self.facts.names)
+        return {"accuracy": 1 / classes, "loss": math.log(classes)}
 
     def decode(self, tokens: torch.Tensor) -> str:
-        """Pixels as hexadecimal greys, digits in brackets."""
-        return " ".join(f"[{int(t) - GREYS}]" if t >= GREYS else f"{int(t):x}" for t in tokens)
-
-    def describe(self) -> dict[str, Any]:
-        return {"train images": len(self._numbers("train")), "validation images": HELD_OUT, "test images": HELD_OUT}
-
-    def _numbers(self, split: Split) -> NDArray[np.int64]:
-        """Which images belong to a split."""
-        order = draws.order(draws.key("images split", self.config.data_seed), len(_digits()[1]))
-        parts = {"validation": order[:HELD_OUT], "test": order[HELD_OUT : 2 * HELD_OUT], "train": order[2 * HELD_OUT :]}
-        return parts[split]
-
-
-@lru_cache(maxsize=1)
-def _digits() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels, 1797 64, row by row, and digits, 1797."""
-    from sklearn.datasets import load_digits
-
-    pixels, digits = load_digits(return_X_y=True)
-    return pixels.astype(np.int64), digits.astype(np.int64)
-
-
-def _order(name: str) -> NDArray[np.int64]:
-    """Where in the rows the pixel stands that comes at each place. Z-order takes bits of column and row by turns."""
-    places = np.arange(SIDE * SIDE)
-    if name == "rows":
-        return places
-    columns, rows = (sum((places >> (2 * bit + axis) & 1) << bit for bit in range(3)) for axis in (0, 1))
-    return rows * SIDE + columns
+        """Pixels as hexadecimal values, classes in brackets."""
+        values, names = self.facts.values, self.facts.names
+        return " ".join(f"[{names[int(t) - values]}]" if t >= values else f"{int(t):x}" for t in tokens)
