@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from chimeralab import Batch, Cost, FeedForward, Mixer, MixerConfig, Task
-from chimeralab.contracts import FeedForwardConfig
+from chimeralab.contracts import Evaluation, FeedForwardConfig
 from chimeralab.testing import FeedForwardConformance, MixerConformance, TaskConformance, check_mixer, check_task
 
 
@@ -248,7 +248,7 @@ class Copy(Task):
         return 6
 
     def batch(self, split: str, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
-        generator = torch.Generator().manual_seed(hash((seed, split == "train", step, rank)) % 2**31)
+        generator = torch.Generator().manual_seed(hash((seed, len(split), step, rank)) % 2**31)
         tokens = torch.randint(8, (size, 6), generator=generator)
         return Batch(tokens, tokens)
 
@@ -270,6 +270,30 @@ class CopyIgnoresRank(Copy):
         return super().batch(split, step, size, seed=seed)
 
 
+class CopyTestsOnValidation(Copy):
+    def batch(self, split: str, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
+        return super().batch("train" if split == "train" else "validation", step, size, seed=seed, rank=rank)
+
+
+class CopyOfOtherVocabulary(Copy):
+    def evaluation_sets(self) -> dict[str, Task]:
+        return {"bits=4": Wider(self.config)}
+
+
+class Wider(Copy):
+    vocab_size = 16  # type: ignore[assignment]
+
+
+class CopyOfMeans(Copy):
+    """Its loss is divided by the places that are seen, so that places do not add up."""
+
+    by_position = True
+
+    def measure(self, logits: Tensor, batch: Batch) -> Evaluation:
+        found = super().measure(logits, batch)
+        return Evaluation(found.loss / batch.inputs.shape[1], found.correct, found.targets)
+
+
 def test_a_right_task_passes() -> None:
     assert [finding for finding in check_task(Copy) if not finding.ok] == []
 
@@ -280,6 +304,9 @@ def test_a_right_task_passes() -> None:
         (CopyOutOfRange, "test_batches_have_their_shape_and_range", "leave the vocabulary of 8"),
         (CopyFromGlobalGenerator, "test_a_batch_depends_on_its_arguments_alone", "with the same arguments differ"),
         (CopyFromGlobalGenerator, "test_batch_leaves_the_global_generator_alone", "global generator"),
+        (CopyTestsOnValidation, "test_splits_differ", "split test begins with the batch of split validation"),
+        (CopyOfOtherVocabulary, "test_evaluation_sets_are_of_this_vocabulary", "has 16 ids, and the task 8"),
+        (CopyOfMeans, "test_positions_are_measured_alike", "do not add up"),
         (CopyIgnoresRank, "test_each_argument_changes_the_batch", "another rank gives the same training batch"),
     ],
 )

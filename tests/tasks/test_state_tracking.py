@@ -176,24 +176,30 @@ def test_the_tables_are_groups_of_known_order_and_class_number(group: Any, order
     assert group in get_args(Group)
 
 
-def test_validation_may_have_other_lengths() -> None:
-    lengths = {"validation_min_length": 40, "validation_max_length": 256}
-    for cls, options, padding in (
-        (Parity, {}, 2),
-        (ModularArithmetic, {}, 9),
-        (ModularArithmetic, {"brackets": True}, 9),
-    ):
-        task = make(cls, **options, **lengths)
-        assert task.batch("train", 0, 8).inputs.shape == (8, 39)
-        for split in ("validation", "test"):
-            batch = task.batch(split, 0, 500)
-            assert batch.inputs.shape == (500, 255)
-            sizes = [len(tokens) for tokens, _ in asked(batch, padding)]
-            assert 36 <= min(sizes) < 60
-            assert 240 < max(sizes) <= 255
-    task = make(GroupWordProblem, validation_length=500)
-    assert task.batch("train", 0, 8).inputs.shape == (8, 32)
-    assert task.batch("validation", 0, 8).inputs.shape == (8, 500)
+@pytest.mark.parametrize(
+    ("cls", "options", "padding"),
+    [(Parity, {}, 2), (ModularArithmetic, {}, 9), (ModularArithmetic, {"brackets": True}, 9)],
+)
+def test_each_test_length_goes_on_from_the_one_before(
+    cls: type[StateTrackingTask], options: dict[str, Any], padding: int
+) -> None:
+    sets = make(cls, **options, test_lengths=(40, 64, 256)).evaluation_sets()
+    assert list(sets) == ["length=40", "length=64", "length=256"]
+    for task, (least, most) in zip(sets.values(), [(3, 40), (41, 64), (65, 256)], strict=True):
+        batch = task.batch("test", 0, 500)
+        assert batch.inputs.shape == (500, most - 1)
+        sizes = [len(tokens) + 1 for tokens, _ in asked(batch, padding)]
+        assert least - 1 <= min(sizes) < least + 8  # with brackets no place says where the answer stands
+        assert most - 8 < max(sizes) <= most
+
+
+def test_the_group_word_problem_is_tested_at_each_length() -> None:
+    sets = make(GroupWordProblem, group="A5", test_lengths=(8, 500)).evaluation_sets()
+    assert {place: task.batch("test", 0, 2).inputs.shape[1] for place, task in sets.items()} == {
+        "length=8": 8,
+        "length=500": 500,
+    }
+    assert all(task.vocab_size == 60 and task.by_position for task in sets.values())
 
 
 @pytest.mark.parametrize(
@@ -223,14 +229,16 @@ def test_scaled_accuracy_is_zero_at_chance_and_one_when_all_is_right(
     ("cls", "options", "place"),
     [
         (Parity, {"min_length": 41}, "min_length"),
-        (Parity, {"validation_min_length": 41}, "validation_min_length"),
-        (ModularArithmetic, {"validation_max_length": 39, "validation_min_length": 40}, "validation_min_length"),
+        (Parity, {"test_lengths": (64, 40)}, "test_lengths"),
+        (Parity, {"test_lengths": (2, 40)}, "test_lengths"),
+        (ModularArithmetic, {"brackets": True, "test_lengths": (4, 40)}, "test_lengths"),
+        (GroupWordProblem, {"test_lengths": (0,)}, "test_lengths"),
         (ModularArithmetic, {"brackets": True, "max_length": 4}, "max_length"),
     ],
 )
 def test_options_that_cannot_work_are_named(cls: type[StateTrackingTask], options: dict[str, int], place: str) -> None:
     with pytest.raises(SpecError) as error:
-        make(cls, **options)
+        make(cls, **options).evaluation_sets()
     assert error.value.place == f"task.options.{place}"
 
 

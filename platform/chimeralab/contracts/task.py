@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -73,6 +73,9 @@ class Evaluation:
 class Task(ABC):
     """A task gives batches that are a pure function of (seed, split, step, rank): resuming needs no data state.
 
+    It is trained on its split `train`, choices are made by `validation`, and when training has ended `test` is
+    measured once, as are the tests of `evaluation_sets`: other lengths, numbers of pairs, places of what is asked.
+
     `prepare` does what is slow, once (reading, tokenising), into a cache folder shared by all runs; it must be
     safe when several processes call it at the same time. After it the properties below are known.
     """
@@ -84,6 +87,8 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     metric: ClassVar[str] = "loss"  # what a leaderboard ranks by
     higher_is_better: ClassVar[bool] = False
+    by_position: ClassVar[bool] = False
+    """Whether the test is also measured by position in context. Then `measure` must treat all positions alike."""
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
@@ -141,13 +146,27 @@ class Task(ABC):
         """Whether later inputs give targets away, as the next token does; then no mixer may see the future."""
         return True
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Splits that there are; they share no sequence but by chance. One without `test` is tested on nothing."""
+        return ("train", "validation", "test")
+
     @abstractmethod
     def batch(self, split: Split, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
         """The batch of `size` sequences at `step`."""
 
-    def evaluation_steps(self, size: int) -> int | None:
-        """How many batches of `size` cover the validation split; None: any number, it is drawn."""
+    def evaluation_steps(self, size: int, split: Split = "validation") -> int | None:
+        """How many batches of `size` cover the validation or test split; None: any number, it is drawn."""
         return None
+
+    def evaluation_sets(self) -> Mapping[str, Task]:
+        """Tasks of the same vocabulary on whose test splits a model trained on this one is measured besides.
+
+        A key is where that is on one or several axes, such as "length=512" or "depth=0.5,length=1024": the metric
+        of the set is named by it, `test/accuracy@length=512` (`chimeralab.metrics`). Known before `prepare`; they
+        are prepared as this one is.
+        """
+        return {}
 
     def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V
         """Loss and accuracy over the counted targets of one batch. A task adds its own to `sums`."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from chimeralab import ops
-from chimeralab.contracts import Task
-from chimeralab.errors import ResourceError, SpecError
+from chimeralab.contracts import Evaluation, Task
+from chimeralab.errors import PluginError, ResourceError, SpecError, did_you_mean
+from chimeralab.metrics import POSITION, MetricName, parse, parse_axes
 from chimeralab.plugins import registry
 from chimeralab.runs.spec import RunSpec, TaskSpec
 from chimeralab.runs.start import check_start
@@ -27,7 +28,35 @@ def make_task(spec: TaskSpec) -> Task:
         raise invalid(error, cls.Config, "task.options") from None
     task: Task = cls(config)
     task.check()
+    for place, other in task.evaluation_sets().items():
+        parse_axes(place)
+        other.check()
+        if other.vocab_size != task.vocab_size:
+            raise PluginError(
+                f"it has {other.vocab_size} ids, and the task {task.vocab_size}",
+                place=f"task {spec.name!r}, evaluation set {place}",
+                remedy="An evaluation set must have the vocabulary of its task",
+            )
     return task
+
+
+def metric_names(task: Task) -> list[str]:
+    """What a run of this task measures on held-out data, but for what depends on the data: by position or class."""
+    names = [f"{split}/{name}" for split in task.splits if split != "train" for name in task.metrics(Evaluation())]
+    for place, other in task.evaluation_sets().items():
+        axes = parse_axes(place)
+        names += [str(parse(f"test/{name}").at(axes)) for name in other.metrics(Evaluation())]
+    return names
+
+
+def check_metric(name: str, task: Task, place: str = "metric") -> None:
+    """Raise SpecError unless a run of this task measures `name` on held-out data."""
+    known = metric_names(task)
+    axes = dict(parse(name).axes)
+    by_position = axes.pop(POSITION, None) is not None and task.by_position
+    plain = str(MetricName(parse(name).split, parse(name).metric).at(axes)) if by_position else name
+    if plain not in known:
+        raise SpecError(f"{type(task).name!r} measures no {name!r}", place=place, remedy=did_you_mean(name, known))
 
 
 def check(spec: RunSpec) -> CostReport:

@@ -1,4 +1,4 @@
-"""Evaluation on the validation split, and samples."""
+"""Evaluation on the validation and test splits, and samples."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from chimeralab.contracts import Evaluation, Task
+from chimeralab.contracts import Batch, Evaluation, Task
+from chimeralab.contracts.task import Split
+from chimeralab.errors import SpecError
+from chimeralab.metrics import POSITION
+from chimeralab.runs.spec import TrainSpec
 from chimeralab.stack.model import StackModel
+
+MOST_BUCKETS = 32
 
 
 @contextmanager
@@ -33,16 +39,71 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    split: Split = "validation",
+    by_position: bool = False,
 ) -> dict[str, float]:
-    """The task's metrics over at most `batches` batches of the validation split, computed in `dtype`."""
-    available = task.evaluation_steps(batch_size)
+    """The task's metrics over at most `batches` batches of a split, computed in `dtype`.
+
+    With `by_position` each of them also over the targets of each bucket of positions, as `loss@position=128`.
+    """
+    available = task.evaluation_steps(batch_size, split)
+    buckets = position_buckets(task.sequence_length) if by_position else []
+    sums = [Evaluation() for _ in buckets]
     total = Evaluation()
     with inference(model), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for step in range(min(batches, available) if available else batches):
-            batch = task.batch("validation", step, batch_size).to(device)
+            batch = task.batch(split, step, batch_size).to(device)
             logits, _ = model(batch.inputs, told=batch.told)
             total = total + task.measure(logits, batch)
-    return task.metrics(total)
+            for index, (start, stop) in enumerate(buckets):
+                part = Batch(batch.inputs[:, start:stop], batch.targets[:, start:stop])
+                sums[index] += task.measure(logits[:, start:stop], part)
+    found = task.metrics(total)
+    for (_, stop), part_sum in zip(buckets, sums, strict=True):
+        if part_sum.targets:
+            for name, value in task.metrics(part_sum).items():
+                found[f"{name}{',' if '@' in name else '@'}{POSITION}={stop}"] = value
+    return found
+
+
+def measure_test(
+    model: StackModel, task: Task, trained: Task, train: TrainSpec, device: torch.device, dtype: torch.dtype
+) -> dict[str, float]:
+    """Metrics of a task's test split, for a model `trained` on another or the same, over `eval_batches` batches.
+
+    A batch has no more than four times the tokens of one in training, which is what fits as no activation is kept.
+
+    Raises:
+        LabError: the model cannot take sequences of this length.
+    """
+    if model.room is not None and model.room < task.sequence_length:
+        raise SpecError(f"learned positions for {model.room} tokens, and sequences of {task.sequence_length}")
+    tokens = 4 * train.batch_size * trained.sequence_length
+    return evaluate(
+        model,
+        task,
+        batches=train.eval_batches,
+        batch_size=max(1, min(train.batch_size, tokens // task.sequence_length)),
+        device=device,
+        dtype=dtype,
+        split="test",
+        by_position=task.by_position,
+    )
+
+
+def position_buckets(length: int) -> list[tuple[int, int]]:
+    """Ranges of positions, from 0: the first three are single tokens, then each octave has two, or one if there
+    would be more than 32.
+
+    >>> position_buckets(10)
+    [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 8), (8, 10)]
+    """
+    powers = [2**n for n in range(length.bit_length())]
+    ends = sorted({*powers, *(3 * power for power in powers)})
+    if sum(end < length for end in ends) >= MOST_BUCKETS:
+        ends = powers
+    ends = [*(end for end in ends if end < length), length]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def generate(model: StackModel, prompt: Tensor, tokens: int, *, temperature: float = 0.8, seed: int = 0) -> Tensor:

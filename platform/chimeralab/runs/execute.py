@@ -63,12 +63,15 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
         sink.emit(Log(message=message))
 
     task.prepare(cache, report)
+    tests = task.evaluation_sets()
+    for other in tests.values():
+        other.prepare(cache, report)
     model = build(spec.stack, **task.ends, device=device, seed=spec.seed)
     dtype = devices.precision(spec.train.precision, device)
     sink.emit(Environment(values=_environment(model, task, device, dtype)))
 
     clear_scratch(folder / "checkpoints")
-    trainer = Trainer(spec, model, task, device, folder, sink)
+    trainer = Trainer(spec, model, task, device, folder, sink, tests)
     if resume is None:
         started = begin(spec, model)
         if started:

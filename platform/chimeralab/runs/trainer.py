@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from chimeralab.contracts import Batch, Cost, Task
-from chimeralab.errors import RunFailed
+from chimeralab.errors import LabError, RunFailed
 from chimeralab.events import Log, Metrics, Progress, Sample
+from chimeralab.metrics import parse, parse_axes
 from chimeralab.runs import checkpoint
 from chimeralab.runs.checkpoint import Position
 from chimeralab.runs.device import PeakMemory, matmul_rate, precision
-from chimeralab.runs.evaluate import evaluate, generate
+from chimeralab.runs.evaluate import evaluate, generate, measure_test
 from chimeralab.runs.graphed import GraphedStep
 from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
 from chimeralab.runs.retention import Retention
@@ -46,6 +48,7 @@ class Trainer:
     device: torch.device
     folder: Path
     sink: Sink
+    tests: Mapping[str, Task] = field(default_factory=dict)  # the task's evaluation sets, prepared
 
     def __post_init__(self) -> None:
         self.train = self.spec.train
@@ -130,6 +133,7 @@ class Trainer:
             self.save("newest")
             told = f"no better {self.task.metric} in {self.train.patience} evaluations: stopped at step"
             self.sink.emit(Log(message=f"{told} {self.position.step}"))
+        self.test()
         return self.position
 
     def optimizer_step(self, step: int, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,6 +200,25 @@ class Trainer:
                 written = generate(self.model, prompt, self.train.sample_tokens, seed=self.spec.seed + index)
                 text, start = self.task.decode(written), self.task.decode(prompt)
                 self.sink.emit(Sample(step=position.step, prompt=start, text=text))
+
+    def test(self) -> None:
+        """Measure the test split and the evaluation sets, with the weights of the last step.
+
+        A run that is resumed after its last step does so again, and finds the same.
+        """
+        own = {"": self.task} if "test" in self.task.splits else {}
+        for place, task in {**own, **self.tests}.items():
+            if self.sink.stop_requested():
+                raise Cancelled
+            self.emit_progress(0.0, force=True, phase="test")
+            try:
+                found = measure_test(self.model, task, self.task, self.train, self.device, self.dtype)
+            except (LabError, torch.OutOfMemoryError) as error:
+                told = str(error).splitlines()[0]
+                self.sink.emit(Log(level="warning", message=f"not tested at {place or 'the test split'}: {told}"))
+                continue
+            axes = parse_axes(place)
+            self.emit_metrics({str(parse(f"test/{name}").at(axes)): value for name, value in found.items()})
 
     def save(self, role: str) -> None:
         path = checkpoint.save(self.folder / "checkpoints", self.model, self.optimizer, self.position)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Split, Task
+from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Task
+from chimeralab.metrics import parse_axes
 from chimeralab.testing.conformance import Conformance, Finding, require, require_form
 
 WIDTH = 16  # of the hidden states that a readout is tried on
-SPLITS: tuple[Split, ...] = ("train", "validation")  # a test split is not for every task to have
 
 
 class TaskConformance(Conformance):
@@ -34,12 +35,14 @@ class TaskConformance(Conformance):
         if task.input_features is None:
             require(task.vocab_size >= 2, f"vocab_size is {task.vocab_size} before prepare: the model is built from it")
         else:
-            require(task.input_features >= 1, f"input_features is {task.input_features}: a place holds one or more")
+            require(
+                task.input_features >= 1, f"input_features is {task.input_features}: a place holds a number or more"
+            )
             require(task.readout is not None, "inputs are numbers: readout must say what is asked of them")
 
     def test_batches_have_their_shape_and_range(self) -> None:
         task = self.prepared
-        for split in SPLITS:
+        for split in task.splits:
             batch = task.batch(split, 0, self.size)
             tokens = (self.size, task.sequence_length)
             if task.input_features is None:
@@ -58,7 +61,7 @@ class TaskConformance(Conformance):
 
     def test_what_is_told_fits(self) -> None:
         task = self.prepared
-        for split in SPLITS:
+        for split in task.splits:
             told = task.batch(split, 0, self.size).told
             require((told is not None) == task.tells, f"a batch of split {split} and the task's `tells` disagree")
             if told is None:
@@ -109,6 +112,38 @@ class TaskConformance(Conformance):
         for what in start:
             other = self.prepared.batch("train", size=self.size, **{**start, what: 1})
             require(not _same(first, other), f"another {what} gives the same training batch")
+
+    def test_splits_differ(self) -> None:
+        for a, b in combinations(self.prepared.splits, 2):
+            one, other = (self.prepared.batch(split, 0, self.size) for split in (a, b))
+            require(not _same(one, other), f"split {b} begins with the batch of split {a}")
+
+    def test_evaluation_sets_are_of_this_vocabulary(self) -> None:
+        task = self.prepared
+        for place, other in task.evaluation_sets().items():
+            require(bool(parse_axes(place)), "an evaluation set has no name: say where it is, such as length=512")
+            require("test" in other.splits, f"the evaluation set {place} has no test split to be measured on")
+            require(
+                other.vocab_size == task.vocab_size,
+                f"the evaluation set {place} has {other.vocab_size} ids, and the task {task.vocab_size}",
+            )
+            other.check()
+
+    def test_positions_are_measured_alike(self) -> None:
+        task = self.prepared
+        if not task.by_position:
+            return
+        batch = task.batch("validation", 0, self.size)
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(*batch.inputs.shape, task.vocab_size, generator=generator)
+        whole, parts = task.measure(logits, batch), Evaluation()
+        for at in range(task.sequence_length):
+            place = slice(at, at + 1)
+            parts += task.measure(logits[:, place], Batch(batch.inputs[:, place], batch.targets[:, place]))
+        require(
+            parts.targets == whole.targets and abs(parts.loss - whole.loss) <= 1e-4 * max(1.0, whole.loss),
+            "by_position: the positions of a batch, measured one by one, do not add up to the batch",
+        )
 
     def test_batch_leaves_the_global_generator_alone(self) -> None:
         before = torch.get_rng_state()

@@ -58,14 +58,6 @@ class FuzzyRecall(MadTask):
             )
 
     @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self.config.sequence_length
-
-    @property
     def _keys(self) -> int:
         return (self.vocab_size - 1) // 2
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from chimeralab.contracts import IGNORE, Batch, Task, TaskConfig
 from chimeralab.contracts.task import Split
+from chimeralab.errors import SpecError
+from chimeralab.metrics import parse_axes
 from chimeralab_plugins.tasks import draws
 
 TRAIN = "Sequences in an epoch; empty: every one is new"
-VALIDATION = "Sequences to validate on"
+VALIDATION = "Sequences to validate on, and as many others to test on"
+TEST_LENGTHS = "Lengths to test on besides, in tokens"
 
 
 class GeneratedConfig(TaskConfig):
@@ -39,6 +43,16 @@ class GeneratedTask(Task):
     config: GeneratedConfig
     metric = "accuracy"
     higher_is_better = True
+    axes: ClassVar[Mapping[str, str]] = {}
+    """Axes of the evaluation sets, each with the option that changes along it; values stand in `test_<axis>s`."""
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def sequence_length(self) -> int:
+        return self.config.sequence_length
 
     @abstractmethod
     def sequences(self, split: Split, stream: int, numbers: NDArray) -> tuple[NDArray, NDArray]:
@@ -69,8 +83,49 @@ class GeneratedTask(Task):
             targets[numbers >= c.validation_examples] = IGNORE
         return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
 
-    def evaluation_steps(self, size: int) -> int:
+    def evaluation_steps(self, size: int, split: Split = "validation") -> int:
         return math.ceil(self.config.validation_examples / size)
+
+    def evaluation_sets(self) -> dict[str, Task]:
+        """This task at every point of the grid of its axes; what cannot be, at some of several axes, is left out.
+
+        Raises:
+            SpecError: a value that can be nowhere.
+        """
+        values = {axis: getattr(self.config, f"test_{axis}s") for axis in sorted(self.axes)}
+        values = {axis: some for axis, some in values.items() if some}
+        found: dict[str, Task] = {}
+        refused: dict[tuple[str, Any], SpecError] = {}
+        for place in (dict(zip(values, point, strict=True)) for point in product(*values.values()) if values):
+            try:
+                task = self.at(place)
+                task.check()
+            except SpecError as error:
+                refused |= {value: error for value in place.items() if value not in refused}
+            else:
+                found[",".join(f"{axis}={value}" for axis, value in place.items())] = task
+        possible = {value for place in found for value in parse_axes(place).items()}
+        for (axis, value), error in refused.items():
+            if (axis, value) not in possible:
+                raise SpecError(f"{value}: {error.reason}", place=f"task.options.test_{axis}s", remedy=error.remedy)
+        return found
+
+    def at(self, place: Mapping[str, Any]) -> Task:
+        """This task with the options that its axes have at a place."""
+        return self.variant({self.axes[axis]: value for axis, value in place.items()})
+
+    def variant(self, options: Mapping[str, Any]) -> Task:
+        """This task with some other options.
+
+        Raises:
+            SpecError: a value outside its bounds.
+        """
+        try:
+            config = self.Config(**{**self.config.model_dump(), **options})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SpecError(f"{first['loc'][0]}: {first['msg']}", place="task.options") from None
+        return type(self)(config)
 
     def describe(self) -> dict[str, Any]:
         c = self.config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import permutations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from pydantic import Field
 
 from chimeralab.contracts.task import Split
 from chimeralab_plugins.tasks import draws
-from chimeralab_plugins.tasks.generated import GeneratedConfig
-from chimeralab_plugins.tasks.state_tracking import IN_VALIDATION, StateTrackingTask
+from chimeralab_plugins.tasks.generated import TEST_LENGTHS, GeneratedConfig
+from chimeralab_plugins.tasks.state_tracking import StateTrackingTask
 
 Group = Literal["S3", "S5", "A5", "A4xZ5", "Z60"]
 
@@ -21,7 +21,7 @@ Group = Literal["S3", "S5", "A5", "A4xZ5", "Z60"]
 class GroupWordProblemConfig(GeneratedConfig):
     group: Group = Field("S3", description="S: permutations of so many things, A: the even ones, Z: addition modulo")
     sequence_length: int = Field(32, ge=1, le=65_536, description="Elements in a sequence")
-    validation_length: int | None = Field(None, ge=1, le=65_536, description=IN_VALIDATION)
+    test_lengths: tuple[int, ...] = Field((500,), description=TEST_LENGTHS)
 
 
 class GroupWordProblem(StateTrackingTask):
@@ -38,6 +38,8 @@ class GroupWordProblem(StateTrackingTask):
     source = "https://arxiv.org/abs/2404.08819"
     Config = GroupWordProblemConfig
     config: GroupWordProblemConfig
+    by_position = True
+    axes: ClassVar = {"length": "sequence_length"}
 
     @property
     def answers(self) -> int:
@@ -47,16 +49,11 @@ class GroupWordProblem(StateTrackingTask):
     def vocab_size(self) -> int:
         return self.answers
 
-    @property
-    def sequence_length(self) -> int:
-        return self.config.sequence_length
-
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "elements of the group": self.answers}
 
     def sequences(self, split: Split, stream: int, numbers: NDArray) -> tuple[NDArray, NDArray]:
-        c, table = self.config, multiplication_table(self.config.group)
-        T = c.sequence_length if split == "train" else c.validation_length or c.sequence_length
+        T, table = self.sequence_length, multiplication_table(self.config.group)
         (random,) = draws.of_rows(stream, numbers, [T])
         inputs = draws.below(random, len(table))
         targets = inputs.copy()

@@ -75,10 +75,6 @@ class InContextRecall(MadTask):
             )
 
     @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
-    @property
     def sequence_length(self) -> int:
         return self.config.sequence_length - 1
 

@@ -45,14 +45,6 @@ class Memorization(MadTask):
             )
 
     @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self.config.sequence_length
-
-    @property
     def causal(self) -> bool:
         return False
 

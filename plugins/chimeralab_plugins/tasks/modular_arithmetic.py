@@ -45,13 +45,12 @@ class ModularArithmetic(FormalLanguageTask):
 
     def check(self) -> None:
         super().check()
-        for split, name in (("train", "max_length"), ("validation", "validation_max_length")):
-            if self.config.brackets and self.lengths(split)[1] < 5:
-                raise SpecError(
-                    f"an expression with brackets does not fit in {self.lengths(split)[1]} tokens",
-                    place=f"task.options.{name}",
-                    remedy="Take at least 5",
-                )
+        if self.config.brackets and self.config.max_length < 5:
+            raise SpecError(
+                f"an expression with brackets does not fit in {self.config.max_length} tokens",
+                place="task.options.max_length",
+                remedy="Take at least 5",
+            )
 
     @property
     def answers(self) -> int:
@@ -62,9 +61,9 @@ class ModularArithmetic(FormalLanguageTask):
         return self.config.modulus + (7 if self.config.brackets else 5)
 
     def sequences(self, split: Split, stream: int, numbers: NDArray) -> tuple[NDArray, NDArray]:
-        shortest, longest = self.lengths(split)
-        (for_lengths,) = draws.of_rows(draws.key("lengths", stream), numbers, [1])
         c = self.config
+        shortest, longest = c.min_length, c.max_length
+        (for_lengths,) = draws.of_rows(draws.key("lengths", stream), numbers, [1])
         inputs = np.full((len(numbers), longest - 1), self._id(" "))
         if c.brackets:
             lengths = np.maximum(shortest + draws.below(for_lengths, longest - shortest + 1), 5) - 3

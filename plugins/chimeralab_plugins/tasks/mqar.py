@@ -62,14 +62,6 @@ class Mqar(GeneratedTask):
                 remedy=f"Take at least {2 * c.pairs + 2}",
             )
 
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
-    @property
-    def sequence_length(self) -> int:
-        return self.config.sequence_length
-
     def chance(self) -> dict[str, float]:
         """A uniform guess among the values."""
         return uniform_chance(self.vocab_size - self.vocab_size // 2)

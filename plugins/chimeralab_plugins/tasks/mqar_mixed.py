@@ -137,7 +137,7 @@ class MqarMixed(Task):
         numbers = (first + np.arange(size)) % part.examples
         return self._stacked(split, size, self.sequence_length, [(part, np.arange(size), numbers)])
 
-    def evaluation_steps(self, size: int) -> int:
+    def evaluation_steps(self, size: int, split: Split = "validation") -> int:
         return math.ceil(len(self._turns) / size)
 
     def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V

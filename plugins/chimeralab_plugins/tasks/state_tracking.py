@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from chimeralab.contracts import IGNORE, Evaluation
+from chimeralab.contracts import IGNORE, Evaluation, Task
 from chimeralab.contracts.task import Split
 from chimeralab.errors import SpecError
 from chimeralab_plugins.tasks import draws
 from chimeralab_plugins.tasks.generated import VALIDATION, GeneratedConfig, GeneratedTask, uniform_chance
-
-IN_VALIDATION = "In validation and test; empty: as in training"
 
 
 class StateTrackingTask(GeneratedTask):
@@ -43,47 +43,50 @@ class FormalLanguageConfig(GeneratedConfig):
     validation_examples: int = Field(8_192, ge=1, le=1_000_000, description=VALIDATION)
     min_length: int = Field(3, ge=3, le=65_536, description="Tokens of the shortest sequence, its answer included")
     max_length: int = Field(40, ge=3, le=65_536, description="Tokens of the longest sequence, its answer included")
-    validation_min_length: int | None = Field(None, ge=3, le=65_536, description=IN_VALIDATION)
-    validation_max_length: int | None = Field(None, ge=3, le=65_536, description=IN_VALIDATION)
+    test_lengths: tuple[int, ...] = Field(
+        (40, 256), description="Also test on sequences of so many tokens: longer than the length before, to this one"
+    )
 
 
 class FormalLanguageTask(StateTrackingTask):
     """Strings whose value is asked for at their last token; each draws its length, and padding follows.
 
     xLSTM and DeltaNet with negative eigenvalues (arXiv 2411.12537) train on 3 to 40 tokens and test on 40 to 256, with
-    two layers of width 64 to 128, batches of 256 and learning rate 1e-3. The options that begin with `validation` say
-    on what lengths is validated.
+    two layers of width 64 to 128, batches of 256 and learning rate 1e-3. The evaluation set of length n has uniform
+    lengths from one more than the length before it in `test_lengths` up to n, so that the default's set of length 256
+    is theirs but for its lowest length, and sets of equal steps average to one over all of them.
     """
 
     Config = FormalLanguageConfig
     config: FormalLanguageConfig
+    axes: ClassVar = {"length": "max_length"}
 
     def check(self) -> None:
-        for split, prefix in (("train", ""), ("validation", "validation_")):
-            shortest, longest = self.lengths(split)
-            if shortest > longest:
-                raise SpecError(
-                    f"the shortest sequence has {shortest} tokens, the longest {longest}",
-                    place=f"task.options.{prefix}min_length",
-                    remedy=f"Take {longest} at most, or raise {prefix}max_length",
-                )
+        c = self.config
+        if c.min_length > c.max_length:
+            raise SpecError(
+                f"the shortest sequence has {c.min_length} tokens, the longest {c.max_length}",
+                place="task.options.min_length",
+                remedy=f"Take {c.max_length} at most, or raise max_length",
+            )
+        if any(a >= b for a, b in pairwise(c.test_lengths)):
+            raise SpecError(
+                f"the lengths to test on do not rise: {', '.join(map(str, c.test_lengths))}",
+                place="task.options.test_lengths",
+                remedy="Give each once, the shortest first",
+            )
+
+    def at(self, place: Mapping[str, Any]) -> Task:
+        shorter = [length for length in self.config.test_lengths if length < place["length"]]
+        least = shorter[-1] + 1 if shorter else self.config.min_length
+        return self.variant({"min_length": least, "max_length": place["length"]})
 
     @property
     def sequence_length(self) -> int:
         return self.config.max_length - 1
 
-    def lengths(self, split: str) -> tuple[int, int]:
-        """Fewest and most tokens of a sequence of this split, its answer included."""
-        c = self.config
-        if split == "train":
-            return c.min_length, c.max_length
-        return c.validation_min_length or c.min_length, c.validation_max_length or c.max_length
-
     def describe(self) -> dict[str, Any]:
-        facts = super().describe()
-        for split in ("train", "validation"):
-            facts[f"{split} tokens"] = "{} to {}".format(*self.lengths(split))
-        return facts
+        return {**super().describe(), "tokens": f"{self.config.min_length} to {self.config.max_length}"}
 
 
 class Parity(FormalLanguageTask):
@@ -101,7 +104,7 @@ class Parity(FormalLanguageTask):
     answers = 2
 
     def sequences(self, split: Split, stream: int, numbers: NDArray) -> tuple[NDArray, NDArray]:
-        shortest, longest = self.lengths(split)
+        shortest, longest = self.config.min_length, self.config.max_length
         for_lengths, for_bits = draws.of_rows(stream, numbers, [1, longest - 1])
         bits = draws.below(for_bits, 2)
         last = shortest - 2 + draws.below(for_lengths, longest - shortest + 1)  # B 1
