@@ -112,7 +112,7 @@ def _window(size: Size, window: int | None) -> int | None:
 
 
 def _neighborhood(draws: Draws, size: Size) -> tuple[Any, ...]:
-    columns = 1 << (size.tokens.bit_length() - 1) // 2
+    columns = math.gcd(size.tokens, 1 << (size.tokens.bit_length() - 1) // 2)
     return *heads(draws, size), (size.tokens // columns, columns), (5, 3), None
 
 
