@@ -10,7 +10,9 @@ from chimeralab.store.rows import (
     ClusterRow,
     Curve,
     EventRow,
+    MemberRow,
     MetricSummary,
+    NewMember,
     NewRun,
     PluginRow,
     ProfileRow,
@@ -18,6 +20,7 @@ from chimeralab.store.rows import (
     RunFilter,
     RunPage,
     RunRow,
+    SweepRow,
 )
 from chimeralab.store.store import Store
 
@@ -28,7 +31,9 @@ __all__ = [
     "ClusterRow",
     "Curve",
     "EventRow",
+    "MemberRow",
     "MetricSummary",
+    "NewMember",
     "NewRun",
     "PluginRow",
     "ProfileRow",
@@ -38,5 +43,6 @@ __all__ = [
     "RunRow",
     "Store",
     "StoreUnavailable",
+    "SweepRow",
     "with_password",
 ]

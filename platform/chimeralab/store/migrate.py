@@ -13,7 +13,7 @@ from chimeralab.errors import StoreError
 from chimeralab.store.database import Database
 
 SCHEMA_TABLE = "chimeralab_schema"  # our own: another tool's alembic_version may live in the same database
-HEAD = "0001"  # the newest of migrations/versions; written here so that opening needs no Alembic
+HEAD = "0002"  # the newest of migrations/versions; written here so that opening needs no Alembic
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _ADVISORY_LOCK = 0x6368696D657261  # "chimera"

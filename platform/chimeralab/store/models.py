@@ -61,13 +61,45 @@ class Run(Base):
     notes: Mapped[str]
     resources: Mapped[dict[str, Any]]
     spec: Mapped[dict[str, Any]]
+    prune_reason: Mapped[str] = mapped_column(server_default="")  # why its sweep stops it; "" while it does not
 
     __table_args__ = (
         Index(None, "status", "id"),  # the dispatcher's questions: queued, active
         Index(None, "archived", "created_at"),  # the list of runs
         Index(None, "project_id", "archived", "created_at"),
         Index(None, "name"),
+        Index(None, "spec_hash"),  # was this computed already?
     )
+
+
+class Sweep(Base):
+    __tablename__ = "sweeps"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    status: Mapped[str]  # active, completed, cancelled, failed
+    reason: Mapped[str]
+    wanted: Mapped[int]  # members that it will have in the end
+    at_once: Mapped[int]
+    created_at: Mapped[float]
+    spec: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index(None, "status"),)
+
+
+class SweepMember(Base):
+    """A run may be a member of several sweeps; the one that queued it owns it, the others adopted it."""
+
+    __tablename__ = "sweep_members"
+
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    owned: Mapped[bool]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    point: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index(None, "run_id"),)
 
 
 class Attempt(Base):

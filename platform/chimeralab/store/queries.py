@@ -24,18 +24,15 @@ from chimeralab.errors import RequestError, did_you_mean
 from chimeralab.store import models
 from chimeralab.store.curve import thin
 from chimeralab.store.database import Database
-from chimeralab.store.models import Metric, Point, Project, Run, Summary, Tag
+from chimeralab.store.models import Metric, Point, Project, Run, Summary, Sweep, SweepMember, Tag
 from chimeralab.store.rows import (
-    ActiveRun,
     ArtifactRow,
     AttemptRow,
-    ClusterRow,
     Curve,
     EventRow,
     MetricSummary,
     PluginRow,
     ProfileRow,
-    QueuedRun,
     RunFilter,
     RunPage,
     RunRow,
@@ -101,28 +98,8 @@ class Queries:
             total = connection.scalar(select(func.count()).select_from(Run).where(*conditions))
             return RunPage(_run_rows(connection, ids), total or 0)
 
-    def queued(self, limit: int = 100) -> list[QueuedRun]:
-        """Runs that wait, oldest first."""
-        query = select(Run.id, Run.attempt, Run.spec, Run.resources, Run.total_steps)
-        return self._all(QueuedRun, query.where(Run.status == "queued").order_by(Run.id).limit(limit))
-
-    def active(self) -> list[ActiveRun]:
-        """Runs that are starting or running."""
-        attempt, cluster = models.Attempt, models.Cluster
-        query = (
-            select(Run.id, Run.attempt, Run.status, Run.cancel_requested, attempt.cluster, cluster.heartbeat_at)
-            .join(attempt, (attempt.run_id == Run.id) & (attempt.attempt == Run.attempt))
-            .outerjoin(cluster, cluster.name == attempt.cluster)
-        )
-        return self._all(ActiveRun, query.where(Run.status.in_(["starting", "running"])).order_by(Run.id))
-
-    def clusters(self) -> list[ClusterRow]:
-        """Clusters that serve this store, the liveliest first."""
-        query = _columns(models.Cluster, ClusterRow)
-        return self._all(ClusterRow, query.order_by(models.Cluster.heartbeat_at.desc()))
-
     def attempts(self, run_id: int) -> list[AttemptRow]:
-        query = _columns(models.Attempt, AttemptRow).where(models.Attempt.run_id == run_id)
+        query = columns_of(models.Attempt, AttemptRow).where(models.Attempt.run_id == run_id)
         return self._all(AttemptRow, query.order_by(models.Attempt.attempt))
 
     def metrics(self, run_id: int) -> list[str]:
@@ -184,7 +161,7 @@ class Queries:
     ) -> list[EventRow]:
         """Logs, samples, environments, changes of status, oldest first; `newest` takes the last `limit`."""
         record = models.EventRecord
-        query = _columns(record, EventRow).where(record.run_id == run_id, record.id > after_id).limit(limit)
+        query = columns_of(record, EventRow).where(record.run_id == run_id, record.id > after_id).limit(limit)
         if kinds is not None:
             query = query.where(record.kind.in_(kinds))
         rows = self._all(EventRow, query.order_by(record.id.desc() if newest else record.id))
@@ -193,14 +170,14 @@ class Queries:
     def profiles(self, run_ids: Collection[int]) -> list[ProfileRow]:
         """Measurements of speed and memory, by run, name and context."""
         profile = models.Profile
-        query = _columns(profile, ProfileRow).order_by(profile.run_id, profile.name, profile.context)
+        query = columns_of(profile, ProfileRow).order_by(profile.run_id, profile.name, profile.context)
         every = sorted(run_ids)
         return [row for some in portions(every) for row in self._all(ProfileRow, query.where(profile.run_id.in_(some)))]
 
     def artifacts(self, run_id: int) -> list[ArtifactRow]:
         """The run's checkpoints, by role."""
         artifact = models.Artifact
-        query = _columns(artifact, ArtifactRow).where(artifact.run_id == run_id)
+        query = columns_of(artifact, ArtifactRow).where(artifact.run_id == run_id)
         return self._all(ArtifactRow, query.order_by(artifact.role))
 
     def newest_checkpoint(self, run_id: int) -> ArtifactRow | None:
@@ -218,15 +195,20 @@ class Queries:
 
     def plugins(self, run_id: int) -> list[PluginRow]:
         plugin = models.RunPlugin
-        query = _columns(plugin, PluginRow).where(plugin.run_id == run_id)
+        query = columns_of(plugin, PluginRow).where(plugin.run_id == run_id)
         return self._all(PluginRow, query.order_by(plugin.name))
 
     def _all(self, row: type[T], query: Any) -> list[T]:
-        with self._database.reading() as connection:
-            return [row(*values) for values in connection.execute(query)]
+        return all_rows(self._database, row, query)
 
 
-def _columns(table: type[models.Base], row: type[Any]) -> Select[Any]:
+def all_rows(database: Database, row: type[T], query: Any) -> list[T]:
+    """What a query finds, as rows of this kind."""
+    with database.reading() as connection:
+        return [row(*values) for values in connection.execute(query)]
+
+
+def columns_of(table: type[models.Base], row: type[Any]) -> Select[Any]:
     """The columns of a table that a row's fields name."""
     return select(*(getattr(table, name) for name in row.__slots__))
 
@@ -257,6 +239,9 @@ def _conditions(wanted: RunFilter) -> list[Any]:
         conditions.append(Run.task == wanted.task)
     if wanted.tag is not None:
         conditions.append(Run.id.in_(select(Tag.run_id).where(Tag.tag == wanted.tag)))
+    if wanted.sweep is not None:
+        members = select(SweepMember.run_id).join(Sweep, Sweep.id == SweepMember.sweep_id)
+        conditions.append(Run.id.in_(members.where(Sweep.name == wanted.sweep)))
     if wanted.text:
         places = (Run.name, Run.pattern, Run.notes)
         conditions.append(or_(*(place.icontains(wanted.text, autoescape=True) for place in places)))

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled"]
+Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled", "pruned"]
 Ending = Literal["completed", "failed", "cancelled"]
+SweepStatus = Literal["active", "completed", "cancelled", "failed"]
+UNFINISHED: tuple[Status, ...] = ("queued", "starting", "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,14 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRun:
+    """A run that waits; `sweep` is the id of the sweep that queued it."""
+
     id: int
     attempt: int
     spec: dict[str, Any]
     resources: dict[str, Any]
     total_steps: int
+    sweep: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,9 @@ class ActiveRun:
     status: Status
     cancel_requested: bool
     cluster: str
+    worker: dict[str, Any]
     heartbeat_at: float | None  # of that cluster
+    sweep: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,45 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
+class NewMember:
+    """A run of a sweep, and where it stands on the axes."""
+
+    point: dict[str, Any]
+    seed: int
+    run: NewRun
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """A sweep as it stands; `members` counts its runs by status, of the `wanted` that it will have."""
+
+    id: int
+    name: str
+    status: SweepStatus
+    reason: str
+    wanted: int
+    at_once: int
+    created_at: float
+    spec: dict[str, Any]
+    members: dict[Status, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """One run of a sweep. `owned`: it was queued by this sweep, not adopted from before."""
+
+    number: int
+    run_id: int
+    owned: bool
+    seed: int
+    point: dict[str, Any]
+    status: Status
+    status_reason: str
+    task: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs, in which order. None means any.
 
@@ -100,6 +146,7 @@ class RunFilter:
     task: str | None = None
     text: str | None = None  # in the name, the pattern or the notes; letter case does not matter
     tag: str | None = None
+    sweep: str | None = None  # by name
     archived: bool | None = False
     order_by: str = "-created"
     limit: int = 50

@@ -6,20 +6,23 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, false, func, insert, update
 
 from chimeralab.store.database import Database, insert_missing, repeatable
+from chimeralab.store.enqueue import enqueue
 from chimeralab.store.ingest import ingest
 from chimeralab.store.migrate import check_schema, upgrade_schema
-from chimeralab.store.models import Attempt, Cluster, Project, Run, RunPlugin, Tag
+from chimeralab.store.models import Attempt, Cluster, Run, Tag
 from chimeralab.store.queries import Queries, portions
+from chimeralab.store.queue import Queue
 from chimeralab.store.rows import Ending, NewRun, Status
+from chimeralab.store.sweeps import Sweeps
 from chimeralab.store.transitions import (
+    again,
     fence,
     locked,
     move,
     no_run,
-    record,
     stale,
     update_attempt,
     wrong_state,
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from chimeralab.events import Event
 
 
-class Store(Queries):
+class Store(Queries, Queue, Sweeps):
     """Runs and everything measured on them, in SQLite or PostgreSQL.
 
     One object serves any number of threads; a forked process opens its own. Each call is one transaction,
@@ -75,40 +78,7 @@ class Store(Queries):
     def create_run(self, new: NewRun) -> int:
         """Queue a run and return its id."""
         with self._database.writing() as connection:
-            insert_missing(connection, Project, [{"name": new.project}])
-            project = connection.scalar(select(Project.id).where(Project.name == new.project))
-            run = insert(Run).values(
-                project_id=project,
-                name=new.name,
-                status="queued",
-                status_reason="",
-                attempt=0,
-                max_attempts=new.max_attempts,
-                allowance=new.max_attempts,
-                cancel_requested=False,
-                archived=False,
-                spec_hash=new.spec_hash,
-                task=new.task,
-                step=0,
-                total_steps=new.total_steps,
-                seconds=0.0,
-                tokens_per_second=0.0,
-                phase="",
-                created_at=time.time(),
-                pattern=new.pattern,
-                notes=new.notes,
-                resources=new.resources,
-                spec=new.spec,
-            )
-            run_id = connection.execute(run.returning(Run.id)).scalar_one()
-            insert_missing(connection, Tag, [{"run_id": run_id, "tag": tag} for tag in new.tags])
-            insert_missing(
-                connection,
-                RunPlugin,
-                [{"run_id": run_id, "name": n, "version": v, "package": p} for n, v, p in new.plugins],
-            )
-            record(connection, run_id, 0, None, "queued", "")
-        return run_id
+            return enqueue(connection, new)
 
     @repeatable
     def heartbeat(self, cluster: str, address: str, resources: dict[str, float]) -> None:
@@ -119,8 +89,11 @@ class Store(Queries):
             if not changed.rowcount:
                 insert_missing(connection, Cluster, [{"name": cluster, **values}])
 
-    def claim(self, run_id: int, attempt: int, cluster: str = "") -> int | None:
-        """Take a queued run whose last attempt was `attempt`: the new one, or None if another was faster."""
+    def claim(self, run_id: int, attempt: int, cluster: str = "", worker: str = "") -> int | None:
+        """Take a queued run whose last attempt was `attempt`: the new one, or None if another was faster.
+
+        `worker` names the worker that it will be given to, so that a restarted dispatcher finds it.
+        """
         with self._database.writing() as connection:
             if not move(connection, run_id, attempt, "queued", "starting", attempt=attempt + 1):
                 return None
@@ -131,7 +104,7 @@ class Store(Queries):
                     cluster=cluster,
                     claimed_at=time.time(),
                     reason="",
-                    worker={},
+                    worker={"name": worker} if worker else {},
                     last_seq=0,
                 )
             )
@@ -181,15 +154,21 @@ class Store(Queries):
 
     @repeatable
     def finish(self, run_id: int, attempt: int, status: Ending, reason: str = "") -> None:
-        """The attempt is over and so is the run. Saying so again changes nothing."""
+        """The attempt is over and so is the run. Saying so again changes nothing.
+
+        A run that was cancelled because its sweep stopped it ends as pruned, for the reason of the sweep.
+        """
         with self._database.writing() as connection:
             run = locked(connection, run_id)
-            if (run.status, run.attempt, run.outcome) == (status, attempt, status):
+            end: Status = status
+            if status == "cancelled" and run.prune_reason:
+                end, reason = "pruned", run.prune_reason
+            if (run.status, run.attempt, run.outcome) == (end, attempt, end):
                 return
             fence(run, attempt)
             now = time.time()
-            move(connection, run_id, attempt, run.status, status, reason, ended_at=now)
-            update_attempt(connection, run_id, attempt, ended_at=now, outcome=status, reason=reason)
+            move(connection, run_id, attempt, run.status, end, reason, ended_at=now)
+            update_attempt(connection, run_id, attempt, ended_at=now, outcome=end, reason=reason)
 
     def requeue(self, run_id: int, attempt: int, reason: str) -> Status:
         """The attempt was lost: the run is queued again, or ends if it may not be; returns its status."""
@@ -199,7 +178,7 @@ class Store(Queries):
             now = time.time()
             status: Status = "queued"
             if run.cancel_requested:
-                status = "cancelled"
+                status, reason = ("pruned", run.prune_reason) if run.prune_reason else ("cancelled", reason)
             elif attempt >= run.max_attempts:
                 status = "failed"
             ended = None if status == "queued" else now
@@ -225,22 +204,20 @@ class Store(Queries):
             connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested=True))
         return run.status
 
+    def request_prune(self, run_id: int, attempt: int, reason: str) -> bool:
+        """Ask the worker of this attempt to stop, for the sweep's sake; False when it is not running any more."""
+        with self._database.writing() as connection:
+            running = (Run.id == run_id, Run.attempt == attempt, Run.status.in_(["starting", "running"]))
+            asked = update(Run).where(*running, Run.cancel_requested == false())
+            return connection.execute(asked.values(cancel_requested=True, prune_reason=reason)).rowcount == 1
+
     def retry(self, run_id: int) -> None:
-        """Queue a failed or cancelled run again, with as many attempts as at first; its points stay."""
+        """Queue a failed, cancelled or pruned run again, with as many attempts as at first; its points stay."""
         with self._database.writing() as connection:
             run = locked(connection, run_id)
-            if run.status not in {"failed", "cancelled"}:
-                raise wrong_state(run, "Only a failed or cancelled run can be tried again")
-            move(
-                connection,
-                run_id,
-                run.attempt,
-                run.status,
-                "queued",
-                max_attempts=run.attempt + run.allowance,
-                cancel_requested=False,
-                ended_at=None,
-            )
+            if run.status not in {"failed", "cancelled", "pruned"}:
+                raise wrong_state(run, "Only a failed, cancelled or pruned run can be tried again")
+            again(connection, run)
 
     def tag(self, run_id: int, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
         with self._database.writing() as connection:

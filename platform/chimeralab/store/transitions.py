@@ -1,6 +1,6 @@
 """How a run changes its status, and who may: the guards inside the transactions of the store.
 
-queued → starting → running → completed | failed | cancelled, and back to queued when a worker is lost.
+queued → starting → running → completed | failed | cancelled | pruned, and back to queued when a worker is lost.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def locked(connection: Connection, run_id: int) -> Row[Any]:
     # The lock first and by itself: PostgreSQL reads a joined row as it was before the wait for the lock. On
     # SQLite this is a plain SELECT, the transaction has the only write lock already.
     connection.execute(select(Run.id).where(Run.id == run_id).with_for_update())
-    columns = (Run.id, Run.status, Run.attempt, Run.max_attempts, Run.allowance, Run.cancel_requested)
+    columns = (Run.id, Run.status, Run.attempt, Run.max_attempts, Run.allowance, Run.cancel_requested, Run.prune_reason)
     newest = (Attempt.run_id == Run.id) & (Attempt.attempt == Run.attempt)
     row = connection.execute(
         select(*columns, Attempt.last_seq, Attempt.outcome, Attempt.worker)
@@ -63,6 +63,12 @@ def locked(connection: Connection, run_id: int) -> Row[Any]:
     if row is None:
         raise no_run(run_id)
     return row
+
+
+def again(connection: Connection, run: Row[Any]) -> None:
+    """Queue a run that has ended, with as many attempts as at first."""
+    fresh = {"max_attempts": run.attempt + run.allowance, "cancel_requested": False, "prune_reason": ""}
+    move(connection, run.id, run.attempt, run.status, "queued", ended_at=None, **fresh)
 
 
 def fence(run: Row[Any], attempt: int) -> None:

@@ -1,0 +1,191 @@
+"""Sweeps in the store: which runs are their members, and what was computed before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from chimeralab.errors import RequestError, did_you_mean
+from chimeralab.store.database import Database, insert_missing, repeatable
+from chimeralab.store.enqueue import enqueue
+from chimeralab.store.models import Run, Sweep, SweepMember
+from chimeralab.store.queries import all_rows
+from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, Status, SweepRow, SweepStatus
+from chimeralab.store.transitions import again, locked, move
+
+ADOPTED = ("completed", *UNFINISHED)  # a run in one of these need not be queued again
+
+
+class Sweeps:
+    """Part of the store. A sweep is found by its name, and put again to go on with it."""
+
+    _database: Database
+
+    @repeatable
+    def put_sweep(
+        self, name: str, spec: dict[str, Any], members: Sequence[NewMember], *, wanted: int, at_once: int = 0
+    ) -> int:
+        """Make the sweep of this name what is described, and return its id.
+
+        A member whose spec (by hash) was computed, or is about to be, is that run, whoever queued it. Failed and
+        cancelled members are queued again; new ones are queued; waiting runs of the sweep that are no longer members
+        are cancelled.
+        """
+        with self._database.writing() as connection:
+            insert_missing(
+                connection,
+                Sweep,
+                [
+                    {
+                        "name": name,
+                        "status": "active",
+                        "reason": "",
+                        "wanted": wanted,
+                        "at_once": at_once,
+                        "created_at": time.time(),
+                        "spec": spec,
+                    }
+                ],
+            )
+            sweep = connection.scalar(select(Sweep.id).where(Sweep.name == name).with_for_update())
+            assert sweep is not None
+            values = {"status": "active", "reason": "", "wanted": wanted, "at_once": at_once, "spec": spec}
+            connection.execute(update(Sweep).where(Sweep.id == sweep).values(**values))
+            before = connection.execute(
+                select(SweepMember.run_id, SweepMember.owned, Run.spec_hash, Run.status)
+                .join(Run, Run.id == SweepMember.run_id)
+                .where(SweepMember.sweep_id == sweep)
+            ).all()
+            connection.execute(delete(SweepMember).where(SweepMember.sweep_id == sweep))
+            owned = {row.run_id for row in before if row.owned}
+            known = {row.spec_hash: row.run_id for row in before}
+            kept = _add(connection, sweep, 0, members, known, owned)
+            for row in before:
+                if row.run_id in kept and row.status in ("failed", "cancelled"):
+                    again(connection, locked(connection, row.run_id))
+                elif row.run_id in owned - kept and row.status == "queued":
+                    run = locked(connection, row.run_id)
+                    reason = f"the sweep {name} was changed"
+                    move(connection, run.id, run.attempt, "queued", "cancelled", reason, ended_at=time.time())
+        return sweep
+
+    def add_members(self, sweep: int, members: Sequence[NewMember]) -> bool:
+        """Queue more runs of a sweep that goes on; False when it does not any more."""
+        with self._database.writing() as connection:
+            row = connection.execute(select(Sweep.status).where(Sweep.id == sweep).with_for_update()).one()
+            if row.status != "active":
+                return False
+            here = SweepMember.sweep_id == sweep
+            last = connection.scalar(select(func.max(SweepMember.number)).where(here))
+            _add(connection, sweep, 0 if last is None else last + 1, members, {}, set())
+        return True
+
+    def settle_sweep(self, sweep: int) -> bool:
+        """Call an active sweep completed when it has all its members and all of them have ended."""
+        with self._database.writing() as connection:
+            row = connection.execute(
+                select(Sweep.status, Sweep.wanted).where(Sweep.id == sweep).with_for_update()
+            ).one()
+            counts = _counts(connection, sweep)[sweep]
+            if row.status != "active" or sum(counts.values()) < row.wanted or counts.keys() & {*UNFINISHED}:
+                return False
+            connection.execute(update(Sweep).where(Sweep.id == sweep).values(status="completed"))
+        return True
+
+    def end_sweep(self, sweep: int, status: SweepStatus, reason: str = "") -> None:
+        """End a sweep early: its own runs that wait are cancelled, those that run are asked to stop."""
+        with self._database.writing() as connection:
+            connection.execute(update(Sweep).where(Sweep.id == sweep).values(status=status, reason=reason))
+            own = select(SweepMember.run_id).where(SweepMember.sweep_id == sweep, SweepMember.owned)
+            for run_id in connection.scalars(own.order_by(SweepMember.run_id)).all():
+                run = locked(connection, run_id)
+                if run.status == "queued":
+                    told = f"its sweep was {status}"
+                    move(connection, run.id, run.attempt, "queued", "cancelled", told, ended_at=time.time())
+                elif run.status in UNFINISHED:
+                    connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested=True))
+
+    def sweep(self, reference: str | int) -> SweepRow:
+        """A sweep by name or id. Raises RequestError: there is none."""
+        found = self._sweeps(Sweep.id == reference if isinstance(reference, int) else Sweep.name == reference)
+        if not found:
+            with self._database.reading() as connection:
+                known = connection.scalars(select(Sweep.name)).all()
+            raise RequestError(
+                "there is no such sweep", place=f"sweep {reference!r}", remedy=did_you_mean(str(reference), known)
+            )
+        return found[0]
+
+    def sweeps(self, status: SweepStatus | None = None) -> list[SweepRow]:
+        """Every sweep (with this status), newest first."""
+        return self._sweeps(*(() if status is None else (Sweep.status == status,)))
+
+    def sweep_members(self, sweep: int) -> list[MemberRow]:
+        """The runs of a sweep, in the order of its points and seeds."""
+        member = SweepMember
+        about = (Run.status, Run.status_reason, Run.task, Run.step)
+        query = select(member.number, member.run_id, member.owned, member.seed, member.point, *about)
+        query = query.join(Run, Run.id == member.run_id).where(member.sweep_id == sweep)
+        return all_rows(self._database, MemberRow, query.order_by(member.number))
+
+    def sweeps_of(self, run_id: int) -> list[str]:
+        """Names of the sweeps that a run is a member of."""
+        query = select(Sweep.name).join(SweepMember, SweepMember.sweep_id == Sweep.id)
+        with self._database.reading() as connection:
+            return list(connection.scalars(query.where(SweepMember.run_id == run_id).distinct().order_by(Sweep.name)))
+
+    def _sweeps(self, *conditions: Any) -> list[SweepRow]:
+        about = (Sweep.id, Sweep.name, Sweep.status, Sweep.reason, Sweep.wanted, Sweep.at_once, Sweep.created_at)
+        with self._database.reading() as connection:
+            found = connection.execute(select(*about, Sweep.spec).where(*conditions).order_by(Sweep.id.desc())).all()
+            counts = _counts(connection, *(row.id for row in found))
+        return [SweepRow(**row._mapping, members=counts[row.id]) for row in found]
+
+
+def _counts(connection: Connection, *sweeps: int) -> dict[int, dict[Status, int]]:
+    """How many members of each sweep have each status."""
+    query = select(SweepMember.sweep_id, Run.status, func.count()).join(Run, Run.id == SweepMember.run_id)
+    query = query.where(SweepMember.sweep_id.in_(sweeps)).group_by(SweepMember.sweep_id, Run.status)
+    found: dict[int, dict[Status, int]] = {sweep: {} for sweep in sweeps}
+    for sweep, status, count in connection.execute(query):
+        found[sweep][cast(Status, status)] = count
+    return found
+
+
+def _add(
+    connection: Connection,
+    sweep: int,
+    first: int,
+    members: Sequence[NewMember],
+    known: dict[str, int],
+    owned: set[int],
+) -> set[int]:
+    """Write the members' rows, with a run for each; returns the ids of the runs.
+
+    `known` are runs of this sweep by their spec's hash, `owned` those that it queued.
+    """
+    taken: set[int] = set()
+    rows = []
+    for number, member in enumerate(members, first):
+        run_id = known.get(member.run.spec_hash) or _computed(connection, member.run.spec_hash)
+        if run_id is None:
+            run_id = enqueue(connection, member.run)
+            owned.add(run_id)
+        known[member.run.spec_hash] = run_id
+        own = run_id in owned and run_id not in taken  # once, where two points compute the same
+        taken.add(run_id)
+        place = {"sweep_id": sweep, "number": number, "run_id": run_id, "owned": own}
+        rows.append({**place, "seed": member.seed, "point": member.point})
+    if rows:
+        connection.execute(insert(SweepMember), rows)
+    return taken
+
+
+def _computed(connection: Connection, spec_hash: str) -> int | None:
+    """The run that computed this spec, or else one that will."""
+    same = (Run.spec_hash == spec_hash, Run.status.in_(ADOPTED), Run.archived.is_(False))
+    done = Run.status == "completed"
+    return connection.scalar(select(Run.id).where(*same).order_by(done.desc(), Run.id).limit(1))

@@ -1,0 +1,185 @@
+"""Sweeps in the store: what is queued, what is adopted, how a sweep goes on and ends."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from samples import new_run, running
+from sqlalchemy import create_engine
+
+from chimeralab.errors import RequestError
+from chimeralab.store import NewMember, RunFilter, Store
+from chimeralab.store.migrate import MIGRATIONS
+
+
+def members(*hashes: str, seed: int = 0) -> list[NewMember]:
+    return [NewMember({"lr": spec_hash}, seed, new_run(spec_hash, spec_hash=spec_hash)) for spec_hash in hashes]
+
+
+def put(store: Store, *hashes: str, name: str = "lr", **more: Any) -> int:
+    return store.put_sweep(name, {"axes": list(hashes)}, members(*hashes), wanted=len(hashes), **more)
+
+
+def end(store: Store, run_id: int, status: Any = "completed") -> None:
+    attempt = store.claim(run_id, store.run(run_id).attempt)
+    assert attempt is not None
+    store.begin(run_id, attempt, {})
+    store.finish(run_id, attempt, status, "")
+
+
+def runs_of(store: Store, sweep: int) -> list[int]:
+    return [member.run_id for member in store.sweep_members(sweep)]
+
+
+def test_a_new_sweep_queues_all_its_members_in_order(store: Store) -> None:
+    sweep = put(store, "a", "b", "c")
+    found = store.sweep_members(sweep)
+    assert [(m.number, m.point, m.status, m.owned) for m in found] == [
+        (number, {"lr": name}, "queued", True) for number, name in enumerate("abc")
+    ]
+    assert [run.sweep for run in store.queued()] == [sweep] * 3
+    row = store.sweep("lr")
+    assert (row.id, row.status, row.members, row.spec) == (sweep, "active", {"queued": 3}, {"axes": ["a", "b", "c"]})
+    assert store.runs(RunFilter(sweep="lr")).total == 3
+    assert store.sweeps_of(found[0].run_id) == ["lr"]
+
+
+def test_what_was_computed_before_is_adopted_across_sweeps(store: Store) -> None:
+    alone = running(store, "alone", spec_hash="a")
+    store.finish(alone, 1, "completed")
+    first = put(store, "a", "b")
+    second = put(store, "b", "a", "c", name="other")
+    assert runs_of(store, first)[0] == alone
+    assert runs_of(store, second)[:2] == runs_of(store, first)[::-1]
+    assert [m.owned for m in store.sweep_members(second)] == [False, False, True]
+    assert store.runs().total == 3
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_what_did_not_come_to_its_end_elsewhere_is_queued_anew(store: Store, status: str) -> None:
+    other = store.create_run(new_run(spec_hash="a"))
+    end(store, other, status)
+    assert runs_of(store, put(store, "a")) != [other]
+
+
+def test_archived_runs_are_not_adopted(store: Store) -> None:
+    old = store.create_run(new_run(spec_hash="a"))
+    end(store, old)
+    store.archive([old])
+    assert runs_of(store, put(store, "a")) != [old]
+
+
+def test_a_sweep_put_again_goes_on_and_repeats_nothing_that_finished(store: Store) -> None:
+    sweep = put(store, "a", "b", "c", "d")
+    done, failed, pruned, waiting = runs_of(store, sweep)
+    end(store, done)
+    end(store, failed, "failed")
+    attempt = store.claim(pruned, 0)
+    assert attempt is not None
+    assert store.request_prune(pruned, attempt, "not among the best")
+    store.finish(pruned, attempt, "cancelled", "cancelled by its user")
+    assert put(store, "a", "b", "c", "d") == sweep
+    assert runs_of(store, sweep) == [done, failed, pruned, waiting]
+    assert [m.status for m in store.sweep_members(sweep)] == ["completed", "queued", "pruned", "queued"]
+    assert store.run(pruned).status_reason == "not among the best"
+    assert all(m.owned for m in store.sweep_members(sweep))
+
+
+def test_a_changed_sweep_keeps_what_it_shares_and_cancels_what_it_drops(store: Store) -> None:
+    sweep = put(store, "a", "b")
+    a, b = runs_of(store, sweep)
+    assert put(store, "b", "c") == sweep
+    kept, new = runs_of(store, sweep)
+    assert (kept, store.run(a).status, store.run(b).status) == (b, "cancelled", "queued")
+    assert new not in (a, b)
+
+
+def test_two_points_that_compute_the_same_share_a_run(store: Store) -> None:
+    sweep = put(store, "a", "a")
+    first, second = store.sweep_members(sweep)
+    assert (first.run_id, first.owned, second.owned) == (second.run_id, True, False)
+    assert [run.id for run in store.queued()] == [first.run_id]
+
+
+def test_a_sweep_completes_when_it_has_all_its_members_and_all_have_ended(store: Store) -> None:
+    sweep = store.put_sweep("lr", {}, members("a", "b"), wanted=3)
+    for run_id, status in zip(runs_of(store, sweep), ("completed", "failed"), strict=True):
+        assert not store.settle_sweep(sweep)
+        end(store, run_id, status)
+    assert not store.settle_sweep(sweep)
+    assert store.add_members(sweep, members("c"))
+    assert [m.number for m in store.sweep_members(sweep)] == [0, 1, 2]
+    end(store, runs_of(store, sweep)[2])
+    assert store.settle_sweep(sweep)
+    assert store.sweep("lr").status == "completed"
+    assert not store.add_members(sweep, members("d"))
+    assert [row.name for row in store.sweeps("completed")] == ["lr"]
+    assert store.sweeps("active") == []
+
+
+def test_a_cancelled_sweep_ends_its_own_runs_and_leaves_adopted_ones(store: Store) -> None:
+    other = store.create_run(new_run("other's", spec_hash="a"))
+    sweep = put(store, "a", "b", "c")
+    _, going, waiting = runs_of(store, sweep)
+    store.claim(going, 0)
+    store.end_sweep(sweep, "cancelled")
+    assert (store.run(other).status, store.run(waiting).status) == ("queued", "cancelled")
+    assert store.run(going).cancel_requested
+    assert store.sweep(sweep).status == "cancelled"
+
+
+def test_queue_passes_over_sweeps_that_have_enough(store: Store) -> None:
+    sweep = put(store, *map(str, range(5)))
+    alone = store.create_run(new_run("alone"))
+    assert [run.id for run in store.queued(limit=2, passing_over=[sweep])] == [alone]
+    assert len(store.queued(passing_over=[sweep + 1])) == 6
+
+
+def test_a_run_of_an_older_attempt_is_not_pruned(store: Store) -> None:
+    run_id = running(store)
+    assert not store.request_prune(run_id, 2, "late")
+    assert store.request_prune(run_id, 1, "worse")
+    assert not store.request_prune(run_id, 1, "again")
+    assert store.requeue(run_id, 1, "the worker was lost") == "pruned"
+    assert (store.run(run_id).status, store.run(run_id).status_reason) == ("pruned", "worse")
+    store.retry(run_id)
+    assert (store.run(run_id).status, store.run(run_id).cancel_requested) == ("queued", False)
+
+
+def test_an_active_run_names_its_worker_and_its_sweep(store: Store) -> None:
+    sweep = put(store, "a")
+    (run_id,) = runs_of(store, sweep)
+    store.claim(run_id, 0, "here", worker="worker-7")
+    (active,) = store.active()
+    assert (active.worker, active.sweep, active.cluster) == ({"name": "worker-7"}, sweep, "here")
+
+
+def test_an_unknown_sweep_is_named(store: Store) -> None:
+    put(store, "a", name="learning-rate")
+    with pytest.raises(
+        RequestError, match=r"sweep 'learning-rat': there is no such sweep\. did you mean 'learning-rate'"
+    ):
+        store.sweep("learning-rat")
+
+
+def test_a_database_of_the_first_schema_keeps_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "lab.db"
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0001")
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO projects VALUES (1, 'p')")
+        columns = [row[1] for row in raw.execute("PRAGMA table_info(runs)")]
+        values = {"id": 1, "project_id": 1, "name": "old", "status": "queued", "spec": "{}", "resources": "{}"}
+        marks = ", ".join("?" for _ in columns)
+        raw.execute(f"INSERT INTO runs VALUES ({marks})", [values.get(name, 0) for name in columns])
+    store = Store.open(f"sqlite:///{path}")
+    assert [run.sweep for run in store.queued()] == [None]
+    assert store.request_cancel(1) == "cancelled"
+    assert store.run(1).name == "old"
