@@ -154,6 +154,15 @@ def test_patience_ends_a_run_that_gets_no_better(make_spec: MakeSpec, run: Execu
     assert checkpoints(tmp_path)[-1].name == f"step-{stopped:08d}"
 
 
+def test_a_run_stops_once_it_is_good_enough(make_spec: MakeSpec, run: Execute) -> None:
+    losses = values_of(run(make_spec(train={"eval_every": 2, "steps": 20})), "validation/bits_per_byte")
+    goal = sum(losses[1:3]) / 2  # between the second evaluation and the third
+    assert losses[1] > goal > losses[2]
+    events = run(make_spec(train={"eval_every": 2, "steps": 20, "stop_at": goal}))
+    assert values_of(events, "validation/bits_per_byte") == losses[:3]
+    assert any("stopped at step 6" in event.message for event in events if isinstance(event, Log))
+
+
 def test_the_newest_and_the_best_checkpoint_stay(make_spec: MakeSpec, run: Execute, tmp_path: Path) -> None:
     up = {"lr": 0.05, "min_lr_ratio": 1, "eval_every": 3, "checkpoint_every": 2, "steps": 40}
     events = run(make_spec(train=up))

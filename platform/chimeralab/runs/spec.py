@@ -44,6 +44,7 @@ class TrainSpec(_Spec):
     eval_batches: int = Field(16, ge=1, description="Largest number of validation batches in an evaluation")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints; the last step always has one")
     patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better one; 0: never")
+    stop_at: float | None = Field(None, description="Stop once the task's metric is as good as this; empty: never")
     sample_tokens: int = Field(96, ge=0, description="Tokens of each sample written at an evaluation; 0: none")
 
 

@@ -91,7 +91,7 @@ class Trainer:
         before = self.position.seconds
         with ThreadPoolExecutor(1, "batches") as reader:
             coming = reader.submit(self.batches, self.position.step)
-            while self.position.step < self.train.steps and not self.out_of_patience():
+            while self.position.step < self.train.steps and not self.enough():
                 if self.sink.stop_requested():
                     self.save("newest")
                     raise Cancelled
@@ -129,10 +129,9 @@ class Trainer:
                     pause = time.perf_counter() - now
                     window_start += pause
                     start += pause
-        if self.out_of_patience() and self.position.step < self.train.steps:
+        if (why := self.enough()) and self.position.step < self.train.steps:
             self.save("newest")
-            told = f"no better {self.task.metric} in {self.train.patience} evaluations: stopped at step"
-            self.sink.emit(Log(message=f"{told} {self.position.step}"))
+            self.sink.emit(Log(message=f"{why}: stopped at step {self.position.step}"))
         self.test()
         return self.position
 
@@ -226,8 +225,15 @@ class Trainer:
         self.retention.announce(role, path, self.position.step, checkpoint.size(path), metrics)
         self.retention.prune()
 
-    def out_of_patience(self) -> bool:
-        return 0 < self.train.patience <= self.position.evaluations_since_best
+    def enough(self) -> str:
+        """Why to stop before the last step; "" while there is no reason."""
+        metric, position, goal = self.task.metric, self.position, self.train.stop_at
+        if 0 < self.train.patience <= position.evaluations_since_best:
+            return f"no better {metric} in {self.train.patience} evaluations"
+        sign = 1 if self.task.higher_is_better else -1
+        if goal is not None and position.last_evaluation and sign * position.last_evaluation[metric] >= sign * goal:
+            return f"{metric} is as good as {goal:g}"
+        return ""
 
     def emit_metrics(self, values: dict[str, float]) -> None:
         at = self.position
