@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from chimeralab.contracts import FeedForward, Kernel, Mixer, Page, Preset, Task
 
 API_VERSION = 1
@@ -46,6 +48,11 @@ def register_kernels() -> Sequence[Kernel]:  # type: ignore[empty-body]
 @hookspec
 def register_presets() -> Sequence[Preset]:  # type: ignore[empty-body]
     """Whole stacks by name."""
+
+
+@hookspec
+def register_studies() -> Sequence[Path]:  # type: ignore[empty-body]
+    """YAML files of studies; a study is called as its file is."""
 
 
 @hookspec

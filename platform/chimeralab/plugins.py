@@ -22,6 +22,8 @@ from chimeralab import hookspecs
 from chimeralab.errors import PluginError, SpecError, did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from chimeralab.contracts import Preset
 
 GROUP = "chimeralab"
@@ -93,6 +95,11 @@ class Registry:
         return self._collect("preset", "register_presets", lambda preset: preset.name, _with_sizes)
 
     @cached_property
+    def studies(self) -> dict[str, Path]:
+        """Files of studies, by name."""
+        return dict(sorted(self._collect("study", "register_studies", lambda file: file.stem).items()))
+
+    @cached_property
     def pages(self) -> dict[str, Any]:
         found = self._collect("page", "register_pages", lambda page: page.path)
         return dict(sorted(found.items(), key=lambda item: item[1].order))
@@ -121,7 +128,7 @@ class Registry:
 
     def all(self) -> list[PluginInfo]:
         """Every plugin, with all kinds asked, so that what is broken shows."""
-        _ = self.mixers, self.feed_forwards, self.tasks, self.kernels, self.presets, self.pages
+        _ = self.mixers, self.feed_forwards, self.tasks, self.kernels, self.presets, self.studies, self.pages
         return list(self.plugins.values())
 
     def _load(self, entry: EntryPoint) -> None:

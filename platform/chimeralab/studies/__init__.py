@@ -1,0 +1,5 @@
+"""Studies: a question, the sweep that answers it, and what was published, in one file. Knows sweeps; no store, no web."""
+
+from chimeralab.studies.spec import Figure, Published, Scale, StudySpec, Table, read_study
+
+__all__ = ["Figure", "Published", "Scale", "StudySpec", "Table", "read_study"]

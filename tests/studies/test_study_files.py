@@ -1,0 +1,106 @@
+"""Studies are read from their files, and each says at every scale which runs it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chimeralab.errors import LabError
+from chimeralab.plugins import registry
+from chimeralab.studies import StudySpec, read_study
+
+SMALL: dict[str, Any] = {
+    "title": "Widths",
+    "question": "How wide?",
+    "sweep": {
+        "base": {"stack": {"pattern": "attention x2"}, "task": {"name": "mqar", "options": {"pairs": 4}}},
+        "axes": {
+            "stack": {"attention": {"stack.pattern": "attention x2"}, "Mamba": {"stack.pattern": "mamba x2"}},
+            "stack.d_model": [64, 128],
+            "train.lr": [0.001, 0.01],
+        },
+        "seeds": [0, 1],
+    },
+    "scales": {"tiny": {"about": "small", "sweep": {"axes": {"train.lr": [0.01]}}, "only": {"stack": ["Mamba"]}}},
+    "choose": ["train.lr"],
+    "tables": [{"title": "Accuracy", "metric": "test/accuracy", "rows": "stack", "columns": "stack.d_model"}],
+}
+
+
+def study(**changes: Any) -> StudySpec:
+    return StudySpec.model_validate({"name": "small", **SMALL, **changes})
+
+
+@pytest.mark.parametrize("name", sorted(registry().studies))
+def test_every_study_says_what_runs_it_is_made_of(name: str) -> None:
+    found = read_study(registry().studies[name])
+    found.check()
+    assert {"tiny", "paper"} <= set(found.scales)
+    assert found.sources
+    assert found.published or "no published" in found.text
+
+
+def test_a_scale_is_laid_over_the_study() -> None:
+    sweep = study().sweep_at("tiny", {"train.steps": 7})
+    members = sweep.members()
+    assert sweep.name == "small-tiny"
+    assert [(m.point["stack"], m.point["stack.d_model"], m.seed) for m in members] == [
+        ("Mamba", width, seed) for width in (64, 128) for seed in (0, 1)
+    ]
+    assert {(m.spec.train.lr, m.spec.train.steps, m.spec.task.options["pairs"]) for m in members} == {(0.01, 7, 4)}
+
+
+def test_null_takes_a_field_out() -> None:
+    base = {"base": {"task": {"options": None}}}
+    sweep = study(scales={"tiny": {"about": "small", "sweep": base}}).sweep_at("tiny")
+    assert sweep.members()[0].spec.task.options == {}
+    assert len(sweep.members()) == 16
+
+
+def test_what_only_the_user_has_is_asked_for() -> None:
+    needy = study(needs={"task.options.source": "the text"})
+    with pytest.raises(LabError, match=r"study small: it needs task\.options\.source: the text"):
+        needy.sweep_at("tiny")
+    fields = needy.sweep_at("tiny", {"task.options.source": "a.txt"}).base
+    assert fields["task"]["options"] == {"pairs": 4, "source": "a.txt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"choose": ["train.rl"]}, "study small: choose: there is no axis 'train.rl'"),
+        ({"tables": [{**SMALL["tables"][0], "rows": "stak"}]}, "did you mean 'stack'"),
+        ({"scales": {"tiny": {"about": "", "only": {"stack": ["Mamba2"]}}}}, "only.stack: 'Mamba2' is not on it"),
+        ({"scales": {"tiny": {"about": "", "only": {"stak": []}}}}, "only.stak: there is no such axis"),
+        ({"scales": {"tiny": {"about": "", "sweep": {"axes": {"train.lr": []}}}}}, "scale tiny: axes: train.lr"),
+        ({"published": [{"at": {"with": 1}, "value": 1, "source": "x"}]}, "published: there is no axis 'with'"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LabError) as raised:
+        study(**changes).check()
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "it holds no fields"),
+        ("title: [", "it cannot be read"),
+        (yaml.safe_dump({**SMALL, "tables": []}), "study broken.tables"),
+        (yaml.safe_dump({**SMALL, "titel": "x"}), "unknown option 'titel'"),
+        (
+            yaml.safe_dump({**SMALL, "tables": [{**SMALL["tables"][0], "metric": "accuracy"}]}),
+            "'accuracy' names no metric",
+        ),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(LabError) as raised:
+        read_study(file)
+    assert message in str(raised.value)
