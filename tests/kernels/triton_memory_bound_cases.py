@@ -93,6 +93,13 @@ def test_it_agrees_over_several_segments(op: str) -> None:
     check(op, *inputs_of(op, 19, B=1, D=3))
 
 
+def test_a_selective_scan_agrees_over_several_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    from chimeralab_kernels.triton_tier import selective_scan
+
+    monkeypatch.setattr(selective_scan, "SPAN", 8)
+    check("selective_scan", *inputs_of("selective_scan", 19, B=1, D=3))
+
+
 @pytest.mark.usefixtures("short_segments")
 def test_a_diagonal_scan_agrees_in_complex_numbers() -> None:
     T = 19

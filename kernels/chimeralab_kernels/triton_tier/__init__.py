@@ -13,7 +13,7 @@ from torch import Tensor
 from chimeralab import Kernel
 from chimeralab_kernels.triton_tier import memory_bound
 from chimeralab_kernels.triton_tier.delta_plan import sizes_lack
-from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, UNSEEN, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, machine_lacks
 
 __all__ = ["DTYPES", "INSTALLED", "INTERPRETED", "kernels"]
 
@@ -91,9 +91,6 @@ def _delta_rule_unsupported(
         return f"takes q, k, v, a and b of one dtype among {', '.join(str(d) for d in DTYPES)}"
     if cu_seqlens is not None:
         return "has no packed sequences"
-    single_by_channel = q.dtype.itemsize == 4 and log_decay is not None and log_decay.dim() == 4 and a is None
-    if not INTERPRETED and (v.shape[1] == 1 or single_by_channel):
-        return UNSEEN
     if v.numel() == 0:
         return "needs at least one token"
     return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, general=a is not None)

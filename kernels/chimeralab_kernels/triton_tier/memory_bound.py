@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chimeralab import Kernel
-from chimeralab_kernels.triton_tier.machine import DTYPES, INTERPRETED, UNSEEN, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, machine_lacks
 
 WIDEST = 16384
 """Columns of a row that one program holds."""
@@ -162,8 +162,6 @@ def _selective_scan_unsupported(
         return "has no packed sequences"
     if A.shape[1] > 64:
         return "takes up to 64 states a channel"
-    if not INTERPRETED:
-        return UNSEEN
     return _dtypes(u, delta, A, B, C, skip, z, initial_state)
 
 

@@ -13,21 +13,29 @@ import triton.language as tl
 
 from chimeralab_kernels.triton_tier.time_rows import present, rows
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def _scaled(step, rate):
-    return tl.exp(step[:, None] * rate)
+    return tl.exp2(step[:, None] * rate)
+
+
+@triton.jit
+def _rates(A, corner, inside):
+    """A, for powers of two."""
+    return tl.load(A + corner, inside, 0.0).to(tl.float32) * LOG2_E
 
 
 @triton.jit
 def forward(
-    u, delta, A, B, C, skip, z, start, y, ends, steps, kept, T, segments, length,
+    u, delta, A, B, C, skip, z, start, y, ends, steps, marks, T, segments, length, span,
     u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
     D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
     STARTS: tl.constexpr, SKIPS: tl.constexpr, GATED: tl.constexpr,
     OUTPUT: tl.constexpr,  # write y
     STEPS: tl.constexpr,  # write the sum of Δ over the segment
-    KEEPS: tl.constexpr,  # write the state before each U tokens into `kept`
+    MARKS: tl.constexpr,  # write the state before each `span` tokens of a segment into `marks`
 ):  # fmt: skip
     blocks: tl.constexpr = (D + BD - 1) // BD
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
@@ -39,7 +47,7 @@ def forward(
     corner = channel[:, None] * N + n[None, :]  # of a D N matrix
     inside = (channel < D)[:, None] & (n < N)[None, :]
     place = (b * segments + segment) * D * N + corner
-    rate = tl.load(A + corner, inside, 0.0).to(tl.float32)
+    rate = _rates(A, corner, inside)
     h = tl.zeros((BD, BN), tl.float32)
     if STARTS:
         h = tl.load(start + place, inside, 0.0).to(tl.float32)
@@ -49,12 +57,10 @@ def forward(
     total = tl.zeros((BD,), tl.float32)
     for done in range(0, length, U):
         first = begin + done
-        if KEEPS:
-            tl.store(
-                kept + (b * tl.cdiv(T, U) + first // U) * D * N + corner,
-                h,
-                inside & (corner < tl.where(first < stop, D * N, 0)),
-            )
+        if MARKS:  # noqa: SIM102 - one is of compile time
+            if done % span == 0:
+                mark = (b * segments + segment) * tl.cdiv(length, span) + done // span
+                tl.store(marks + mark * D * N + corner, h, inside)
         ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
         us = rows(u + b * u_b, first, u_t, 1, channel, begin, stop, D, U, 1)
         Bs = rows(B + b * B_b, first, B_t, 1, n, begin, stop, N, U, 1)
@@ -82,18 +88,14 @@ def forward(
 
 
 @triton.jit
-def backward(  # noqa: PLR0915
-    dy, u, delta, A, B, C, skip, z, kept, end, du, d_delta, dA, dB, dC, d_skip, dz, starts, steps,
-    T, segments, length,
-    dy_b, dy_t, u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
-    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
-    ENDS: tl.constexpr, SKIPS: tl.constexpr, GATED: tl.constexpr,
-    OUTPUT: tl.constexpr,  # write the gradients; without it, only R at the segment's start
-    STEPS: tl.constexpr,
+def carry_back(
+    dy, delta, A, C, z, firsts, steps, T, segments, length,
+    dy_b, dy_t, delta_b, delta_t, C_b, C_t, z_b, z_t,
+    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
+    """R at each segment's start, from zero at its end, and the sum of Δ over it."""
     blocks: tl.constexpr = (D + BD - 1) // BD
-    block = tl.program_id(0) % blocks
-    channel = block * BD + tl.arange(0, BD)
+    channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     segment = tl.program_id(0) // blocks % segments
     b = (tl.program_id(0) // blocks // segments).to(tl.int64)
     begin = (segment * length).to(tl.int64)
@@ -101,72 +103,118 @@ def backward(  # noqa: PLR0915
     n = tl.arange(0, BN)
     corner = channel[:, None] * N + n[None, :]
     inside = (channel < D)[:, None] & (n < N)[None, :]
-    place = (b * segments + segment) * D * N + corner
-    rate = tl.load(A + corner, inside, 0.0).to(tl.float32)
+    rate = _rates(A, corner, inside)
     r = tl.zeros((BD, BN), tl.float32)
-    if ENDS:
-        r = tl.load(end + place, inside, 0.0).to(tl.float32)
-    through = tl.zeros((BD,), tl.float32)
-    if SKIPS:
-        through = tl.load(skip + channel, channel < D, 0.0).to(tl.float32)
-    rate_slope = tl.zeros((BD, BN), tl.float32)
-    skip_slope = tl.zeros((BD,), tl.float32)
     total = tl.zeros((BD,), tl.float32)
-    share = (b * blocks + block) * T * N + n  # of this block of channels in dB and dC
     for done in range(U, length + U, U):
         first = begin + length - done
         ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
         os = rows(dy + b * dy_b, first, dy_t, 1, channel, begin, stop, D, U, 1)
         Cs = rows(C + b * C_b, first, C_t, 1, n, begin, stop, N, U, 1)
-        zs, us, Bs, hs = os, os, Cs, ()
+        zs = os
         if GATED:
             zs = rows(z + b * z_b, first, z_t, 1, channel, begin, stop, D, U, 1)
-        if OUTPUT:
-            us = rows(u + b * u_b, first, u_t, 1, channel, begin, stop, D, U, 1)
-            Bs = rows(B + b * B_b, first, B_t, 1, n, begin, stop, N, U, 1)
-            h = tl.load(
-                kept + (b * tl.cdiv(T, U) + first // U) * D * N + corner,
-                inside & (corner < tl.where(first < stop, D * N, 0)),
-                0.0,
-            )
-            for i in tl.static_range(U):
-                hs = hs + (h,)  # noqa: RUF005
-                step = ds[i].to(tl.float32)
-                h = _scaled(step, rate) * h + (step * us[i].to(tl.float32))[:, None] * Bs[i].to(tl.float32)[None, :]
-            hs = hs + (h,)  # noqa: RUF005
+        for i in tl.static_range(U - 1, -1, -1):
+            step, slope = ds[i].to(tl.float32), os[i].to(tl.float32)
+            total += step
+            if GATED:
+                gate = zs[i].to(tl.float32)
+                slope *= gate * tl.sigmoid(gate)
+            r = _scaled(step, rate) * (r + slope[:, None] * Cs[i].to(tl.float32)[None, :])
+    tl.store(firsts + (b * segments + segment) * D * N + corner, r, inside)
+    tl.store(steps + (b * segments + segment) * D + channel, total, channel < D)
+
+
+@triton.jit
+def backward(  # noqa: PLR0915
+    dy, u, delta, A, B, C, skip, z, marks, kept, carried, du, d_delta, dA, dBC, d_skip, dz,
+    T, segments, length, span, phase,
+    dy_b, dy_t, u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
+    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
+    SKIPS: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """`span` tokens of each segment: forwards from `marks` to `kept`, then backwards, adding to what later ones left.
+
+    carried: R after the span, on return before it. dA and d_skip grow. dBC: B blocks 2 segments span N, the parts of
+    dB and dC. kept: scratch of the program's own.
+    """
+    blocks: tl.constexpr = (D + BD - 1) // BD
+    channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
+    segment = tl.program_id(0) // blocks % segments
+    b = (tl.program_id(0) // blocks // segments).to(tl.int64)
+    begin = (segment * length + phase * span).to(tl.int64)
+    stop = tl.minimum(tl.minimum(begin + span, (segment + 1) * length), T)
+    n = tl.arange(0, BN)
+    corner = channel[:, None] * N + n[None, :]
+    inside = (channel < D)[:, None] & (n < N)[None, :]
+    in_segment = b * segments + segment
+    place = in_segment * D * N + corner
+    states = kept + tl.program_id(0).to(tl.int64) * (span // U) * BD * BN
+    states += tl.arange(0, BD)[:, None] * BN + n[None, :]
+    rate = _rates(A, corner, inside)
+    h = tl.load(marks + (in_segment * tl.cdiv(length, span) + phase) * D * N + corner, inside, 0.0)
+    for done in range(0, span, U):
+        first = begin + done
+        tl.store(states + done // U * BD * BN, h)
+        ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
+        us = rows(u + b * u_b, first, u_t, 1, channel, begin, stop, D, U, 1)
+        Bs = rows(B + b * B_b, first, B_t, 1, n, begin, stop, N, U, 1)
+        for i in tl.static_range(U):
+            step = ds[i].to(tl.float32)
+            h = _scaled(step, rate) * h + (step * us[i].to(tl.float32))[:, None] * Bs[i].to(tl.float32)[None, :]
+    tl.debug_barrier()
+
+    r = tl.load(carried + place, inside, 0.0)
+    rate_slope = tl.load(dA + place, inside, 0.0)
+    skip_slope = tl.load(d_skip + in_segment * D + channel, channel < D, 0.0)
+    through = tl.zeros((BD,), tl.float32)
+    if SKIPS:
+        through = tl.load(skip + channel, channel < D, 0.0).to(tl.float32)
+    to_B = (((b * blocks + tl.program_id(0) % blocks) * 2 * segments + segment) * span - begin) * N + n
+    to_C = to_B + segments * span * N
+    for done in range(U, span + U, U):
+        first = begin + span - done
+        ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
+        os = rows(dy + b * dy_b, first, dy_t, 1, channel, begin, stop, D, U, 1)
+        us = rows(u + b * u_b, first, u_t, 1, channel, begin, stop, D, U, 1)
+        Bs = rows(B + b * B_b, first, B_t, 1, n, begin, stop, N, U, 1)
+        Cs = rows(C + b * C_b, first, C_t, 1, n, begin, stop, N, U, 1)
+        zs = os
+        if GATED:
+            zs = rows(z + b * z_b, first, z_t, 1, channel, begin, stop, D, U, 1)
+        h = tl.load(states + (span - done) // U * BD * BN)
+        hs, decays = (h,), ()
+        for i in tl.static_range(U):
+            step = ds[i].to(tl.float32)
+            decay = _scaled(step, rate)
+            h = decay * h + (step * us[i].to(tl.float32))[:, None] * Bs[i].to(tl.float32)[None, :]
+            hs, decays = hs + (h,), decays + (decay,)  # noqa: RUF005
         for i in tl.static_range(U - 1, -1, -1):
             t = first + i
             step, slope, read = ds[i].to(tl.float32), os[i].to(tl.float32), Cs[i].to(tl.float32)
+            value, write = us[i].to(tl.float32), Bs[i].to(tl.float32)
             live = present(channel, t, begin, stop, D)
             at = (b * T + t) * D + channel
-            if STEPS:
-                total += step
             if GATED:
                 gate = zs[i].to(tl.float32)
                 open = tl.sigmoid(gate)
-                if OUTPUT:
-                    out = tl.sum(hs[i + 1] * read[None, :], 1) + through * us[i].to(tl.float32)
-                    tl.store(dz + at, slope * out * open * (1 + gate * (1 - open)), live)
+                out = tl.sum(hs[i + 1] * read[None, :], 1) + through * value
+                tl.store(dz + at, slope * out * open * (1 + gate * (1 - open)), live)
                 slope *= gate * open
             s = r + slope[:, None] * read[None, :]
-            r = _scaled(step, rate) * s
-            if OUTPUT:
-                value, write = us[i].to(tl.float32), Bs[i].to(tl.float32)
-                written = tl.sum(s * write[None, :], 1)
-                past = r * hs[i]
-                tl.store(du + at, step * written + through * slope, live)
-                tl.store(d_delta + at, tl.sum(past * rate, 1) + value * written, live)
-                rate_slope += step[:, None] * past
-                skip_slope += slope * value
-                counted = present(n, t, begin, stop, N)
-                tl.store(dB + share + t * N, tl.sum((step * value)[:, None] * s, 0), counted)
-                tl.store(dC + share + t * N, tl.sum(slope[:, None] * hs[i + 1], 0), counted)
-    tl.store(starts + place, r, inside)
-    if STEPS:
-        tl.store(steps + (b * segments + segment) * D + channel, total, channel < D)
-    if OUTPUT:
-        tl.store(dA + place, rate_slope, inside)
-        tl.store(d_skip + (b * segments + segment) * D + channel, skip_slope, channel < D)
+            r = decays[i] * s
+            written = tl.sum(s * write[None, :], 1)
+            past = r * hs[i]
+            tl.store(du + at, step * written + through * slope, live)
+            tl.store(d_delta + at, tl.sum(past * rate, 1) * (1 / LOG2_E) + value * written, live)
+            rate_slope += step[:, None] * past
+            skip_slope += slope * value
+            counted = present(n, t, begin, stop, N)
+            tl.store(dBC + to_B + t * N, tl.sum((step * value)[:, None] * s, 0), counted)
+            tl.store(dBC + to_C + t * N, tl.sum(slope[:, None] * hs[i + 1], 0), counted)
+    tl.store(carried + place, r, inside)
+    tl.store(dA + place, rate_slope, inside)
+    tl.store(d_skip + in_segment * D + channel, skip_slope, channel < D)
 
 
 @triton.jit
@@ -181,7 +229,7 @@ def join(
     n = tl.arange(0, BN)
     corner = channel[:, None] * N + n[None, :]
     inside = (channel < D)[:, None] & (n < N)[None, :]
-    rate = tl.load(A + corner, inside, 0.0).to(tl.float32)
+    rate = _rates(A, corner, inside)
     h = tl.zeros((BD, BN), tl.float32)
     if STARTS:
         h = tl.load(start + b * D * N + corner, inside, 0.0).to(tl.float32)

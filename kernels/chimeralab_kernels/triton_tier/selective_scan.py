@@ -1,8 +1,8 @@
 """Mamba's scan: h_t = exp(Δ_t A) ⊙ h_{t−1} + (Δ_t u_t) B_tᵀ,  y_t = (h_t C_t + skip ⊙ u_t) ⊙ silu(z_t).
 
-Nothing but the inputs is kept between the passes: the backward pass first runs through time once more to leave the
-state before every fourth token, and computes the others from these. Blocks of channels write their shares of dB and dC
-apart, so that their sums come out the same in each run.
+Between the passes the inputs are kept, and the state before each 256 tokens. The backward pass takes so many tokens at
+a time: forwards once more, to leave the state before every fourth token, then backwards. Blocks of channels write their
+shares of dB and dC apart, so that their sums come out the same in each run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from chimeralab_kernels.triton_tier import selective_kernels
 from chimeralab_kernels.triton_tier.launch import power_of_two, unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, walk
 
+SPAN = 256
+"""Tokens of a segment that one launch of the backward pass takes: what it needs memory for."""
+
 
 def selective_scan(
     u: Tensor,  # B T D
@@ -29,7 +32,9 @@ def selective_scan(
     initial_state: Tensor | None = None,  # B D N
     cu_seqlens: None = None,
 ) -> tuple[Tensor, Tensor]:
-    return fused_selective_scan(u, delta, A, B, C, skip, z, initial_state)
+    inputs = (u, delta, A, B, C, skip, z, initial_state)
+    marks = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return fused_selective_scan(*inputs, marks)[:2]
 
 
 class _Scan:
@@ -43,6 +48,8 @@ class _Scan:
         self.A, self.skip = A.contiguous(), None if skip is None else skip.contiguous()
         (self.batch, self.T, self.D), self.N = u.shape, A.shape[1]
         self.cut: Walk = walk(u, self.D, block=16, warps=8, ahead=4)
+        self.span = min(SPAN, self.cut.length)
+        self.spans = -(-self.cut.length // self.span)
         self.grid = (self.batch * self.cut.segments * self.cut.blocks,)
         self.strides = [s for x in (self.u, self.delta, self.B, self.C) for s in x.stride()[:2]]
         self.strides += (0, 0) if self.z is None else self.z.stride()[:2]
@@ -52,25 +59,33 @@ class _Scan:
     def state(self, segments: int) -> Tensor:
         return self.u.new_empty((self.batch, segments, self.D, self.N), dtype=torch.float32)
 
-    def forward(self, start: Tensor | None, y: Tensor | None, *, kept: Tensor | None = None) -> Tensor:
-        """Into y, or, without it, into `kept`. Returns the last state."""
+    def forward(self, start: Tensor | None, y: Tensor, marks: Tensor | None) -> Tensor:
+        """Into y and, where it is given, `marks`. Returns the last state."""
         start = self._met(start) if self.cut.segments > 1 else _wide(start)
-        return self._forward(start, y, kept=kept)[:, -1].contiguous()
+        return self._forward(start, y=y, marks=marks)[:, -1].contiguous()
+
+    def marks(self) -> Tensor:
+        return self.state(self.cut.segments * self.spans)
 
     def _forward(
-        self, start: Tensor | None, y: Tensor | None, *, kept: Tensor | None = None, steps: Tensor | None = None
+        self,
+        start: Tensor | None,
+        *,
+        y: Tensor | None = None,
+        marks: Tensor | None = None,
+        steps: Tensor | None = None,
     ) -> Tensor:
         ends = self.state(self.cut.segments)
         selective_kernels.forward[self.grid](
-            self.u, self.delta, self.A, self.B, self.C, self.skip, self.z, start, y, ends, steps, kept,
-            self.T, self.cut.segments, self.cut.length, *self.strides, **self.modes,
-            STARTS=start is not None, OUTPUT=y is not None, STEPS=steps is not None, KEEPS=kept is not None,
+            self.u, self.delta, self.A, self.B, self.C, self.skip, self.z, start, y, ends, steps, marks,
+            self.T, self.cut.segments, self.cut.length, self.span, *self.strides, **self.modes,
+            STARTS=start is not None, OUTPUT=y is not None, STEPS=steps is not None, MARKS=marks is not None,
         )  # fmt: skip
         return ends
 
     def _met(self, start: Tensor | None) -> Tensor:
         steps = self.u.new_empty((self.batch, self.cut.segments, self.D), dtype=torch.float32)
-        ends = self._forward(None, None, steps=steps)
+        ends = self._forward(None, steps=steps)
         return self._join(ends, steps, start)
 
     def _join(self, ends: Tensor, steps: Tensor, start: Tensor | None, *, backwards: bool = False) -> Tensor:
@@ -81,35 +96,40 @@ class _Scan:
         )  # fmt: skip
         return met
 
-    def backward(self, dy: Tensor, d_final: Tensor | None, kept: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, dy: Tensor, d_final: Tensor | None, marks: Tensor) -> tuple[Tensor, ...]:
         """du, dΔ, dA, dB, dC, d skip, dz and the initial state's gradient, in float32 where they are sums."""
-        end = _wide(d_final)
-        if self.cut.segments > 1:
-            steps = self.u.new_empty((self.batch, self.cut.segments, self.D), dtype=torch.float32)
-            firsts = self._backward(dy, None, kept, steps=steps)[-1]
-            end = self._join(firsts, steps, end, backwards=True)
-        du, d_delta, dA, dB, dC, d_skip, dz, firsts = self._backward(dy, end, kept)
-        return du, d_delta, dA.sum((0, 1)), dB.sum(1), dC.sum(1), d_skip.sum((0, 1)), dz, firsts[:, 0]
+        new, (blocks, segments, span, N) = self.u.new_empty, (self.cut.blocks, self.cut.segments, self.span, self.N)
+        carried = _wide(d_final)
+        if segments > 1:
+            carried = self._join(*self._carry_back(dy), carried, backwards=True)
+        carried = torch.zeros_like(self.state(1)) if carried is None else carried.clone()
+        du, d_delta = new(self.u.shape), new(self.delta.shape, dtype=self.delta.dtype)
+        dz = new(0 if self.z is None else self.z.shape)
+        dA, d_skip = torch.zeros_like(self.state(segments)), carried.new_zeros(self.batch, segments, self.D)
+        shares = carried.new_empty(self.batch, blocks, 2, segments, span, N)
+        sums = carried.new_empty(self.batch, 2, segments, self.spans * span, N)
+        kept = carried.new_empty(*self.grid, span // self.cut.ahead, self.cut.block, self.sizes["BN"])
+        for phase in reversed(range(self.spans)):
+            selective_kernels.backward[self.grid](
+                dy, self.u, self.delta, self.A, self.B, self.C, self.skip, self.z, marks, kept, carried,
+                du, d_delta, dA, shares, d_skip, dz, self.T, segments, self.cut.length, span, phase,
+                *dy.stride()[:2], *self.strides, **self.modes,
+            )  # fmt: skip
+            torch.sum(shares, 1, out=sums[:, :, :, phase * span : (phase + 1) * span])
+        dB, dC = sums[:, :, :, : self.cut.length].flatten(2, 3)[:, :, : self.T].unbind(1)
+        firsts = carried.view(self.batch, segments, self.D, N)[:, 0]
+        return du, d_delta, dA.sum((0, 1)), dB, dC, d_skip.sum((0, 1)), dz, firsts
 
-    def _backward(
-        self, dy: Tensor, end: Tensor | None, kept: Tensor, *, steps: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        new, segments = self.u.new_empty, self.cut.segments
-        output = steps is None
-        du, d_delta = (new(x.shape, dtype=x.dtype) if output else new(0) for x in (self.u, self.delta))
-        dz = new(self.z.shape) if output and self.z is not None else new(0)
-        dB, dC = (
-            new((self.batch, self.cut.blocks, self.T, self.N) if output else 0, dtype=torch.float32) for _ in "BC"
-        )
-        dA, firsts = self.state(segments), self.state(segments)
-        d_skip = new((self.batch, segments, self.D), dtype=torch.float32)
-        selective_kernels.backward[self.grid](
-            dy, self.u, self.delta, self.A, self.B, self.C, self.skip, self.z, kept, end,
-            du, d_delta, dA, dB, dC, d_skip, dz, firsts, steps,
-            self.T, segments, self.cut.length, *dy.stride()[:2], *self.strides, **self.modes,
-            ENDS=end is not None, OUTPUT=output, STEPS=not output,
+    def _carry_back(self, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """R at each segment's start, from zero at its end, and the sum of Δ over it."""
+        firsts = self.state(self.cut.segments)
+        steps = firsts.new_empty(self.batch, self.cut.segments, self.D)
+        selective_kernels.carry_back[self.grid](
+            dy, self.delta, self.A, self.C, self.z, firsts, steps, self.T, self.cut.segments, self.cut.length,
+            *dy.stride()[:2], *self.strides[2:4], *self.strides[6:],
+            **self.sizes, U=self.cut.ahead, GATED=self.z is not None,
         )  # fmt: skip
-        return du, d_delta, dA, dB, dC, d_skip, dz, firsts
+        return firsts, steps
 
 
 def _wide(x: Tensor | None) -> Tensor | None:
@@ -126,10 +146,13 @@ def fused_selective_scan(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """y and the final state."""
-    y = u.new_empty(u.shape)
-    return y, _Scan(u, delta, A, B, C, skip, z).forward(start, y)
+    marked: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the final state, and the state before each span of tokens (empty where it is not asked for)."""
+    scan = _Scan(u, delta, A, B, C, skip, z)
+    y, marks = u.new_empty(u.shape), scan.marks() if marked else None
+    final = scan.forward(start, y, marks)
+    return y, final, final.new_empty(0) if marks is None else marks
 
 
 @torch.library.custom_op("chimeralab::fused_selective_scan_backward", mutates_args=())
@@ -144,19 +167,17 @@ def fused_selective_scan_backward(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
+    marks: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients in the order of the inputs; empty where there is no such input."""
     scan = _Scan(u, delta, A, B, C, skip, z)
-    kept = scan.state(-(-scan.T // scan.cut.ahead))
-    scan.forward(start, None, kept=kept)
     dy = torch.zeros_like(u) if dy is None else unit_stride(dy)
-    du, d_delta, dA, dB, dC, d_skip, dz, d_start = scan.backward(dy, d_final, kept)
+    du, d_delta, dA, dB, dC, d_skip, dz, d_start = scan.backward(dy, d_final, marks)
     return (
         du,
         d_delta,
         dA.to(A.dtype),
-        dB.to(B.dtype),
-        dC.to(C.dtype),
+        *(d.to(x.dtype, copy=True, memory_format=torch.contiguous_format) for d, x in ((dB, B), (dC, C))),
         u.new_empty(0) if skip is None else d_skip.to(skip.dtype),
         dz,
         u.new_empty(0) if start is None else d_start.to(start.dtype).contiguous(),
@@ -173,8 +194,11 @@ def _(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return u.new_empty(u.shape), u.new_empty((len(u), *A.shape), dtype=torch.float32)
+    marked: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    final = u.new_empty((len(u), *A.shape), dtype=torch.float32)
+    marks = _Scan(u, delta, A, B, C, skip, z).marks() if marked else final.new_empty(0)
+    return u.new_empty(u.shape), final, marks
 
 
 @fused_selective_scan_backward.register_fake
@@ -189,21 +213,22 @@ def _(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
+    marks: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     optional = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (skip, z, start))
     given = (x.new_empty(x.shape) for x in (u, delta, A, B, C))
     return (*given, *optional)  # type: ignore[return-value]
 
 
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
+def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:-1], output[2])
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None) -> tuple:
-    inputs = ctx.saved_tensors
-    grads = fused_selective_scan_backward(dy, d_final, *inputs)
-    return tuple(None if x is None else grad for x, grad in zip(inputs, grads, strict=True))
+def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Any) -> tuple:
+    *inputs, marks = ctx.saved_tensors
+    grads = fused_selective_scan_backward(dy, d_final, *inputs, marks)
+    return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None
 
 
 fused_selective_scan.register_autograd(_differentiate, setup_context=_keep)
