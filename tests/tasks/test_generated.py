@@ -12,7 +12,7 @@ from chimeralab import RunSpec
 from chimeralab.contracts import IGNORE
 from chimeralab.events import Metrics
 from chimeralab.plugins import registry
-from chimeralab.runs.check import check
+from chimeralab.runs.check import check, make_task, metric_names
 from chimeralab.runs.execute import execute
 from chimeralab.runs.sink import Listing
 from chimeralab.stack.compose import compose
@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "group_word_problem": {"sequence_length": 4},
 }
 GENERATED = {name: task for name, task in registry().tasks.items() if issubclass(task, GeneratedTask)}
-MIXED = {"vocab_size": 32, "train": "8x1:64 16x2:64", "validation": "8x1:16 16x3:16"}
+MIXED = {"vocab_size": 32, "train": "8x1:64 16x2:64", "validation": "8x1:16 16x3:16", "test": "16x4:8 32x4:8"}
 
 
 @pytest.mark.parametrize("name", [*GENERATED, "mqar_mixed"])
@@ -64,6 +64,9 @@ def test_it_trains_and_the_loss_falls(name: str, tmp_path: Path) -> None:
     assert sum(curve[-10:]) < 0.97 * sum(curve[:10])
     (last,) = [e.values for e in events.events if isinstance(e, Metrics) and "validation/accuracy" in e.values]
     assert f"validation/{registry().tasks[name].metric}" in last
+    measured = {key for e in events.events if isinstance(e, Metrics) for key in e.values}
+    task = make_task(spec.task)
+    assert {key for key in metric_names(task) if key.startswith("test/")} <= measured
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,3 +170,29 @@ def test_options_that_cannot_work_are_named(options: dict[str, int], place: str)
 def test_the_remedies_work() -> None:
     task(sequence_length=16)
     task(vocab_size=10)
+
+
+def test_evaluation_sets_are_the_grid_of_lengths_and_pairs_that_fit() -> None:
+    sets = task(test_lengths=(16, 64), test_pairs=(4, 8), random_non_queries=False).evaluation_sets()
+    assert list(sets) == ["length=16,pairs=4", "length=64,pairs=4", "length=64,pairs=8"]
+    batch = sets["length=64,pairs=8"].batch("test", 0, 4)
+    for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+        assert broken_rule(inputs, targets, sets["length=64,pairs=8"].vocab_size, 8) == ""
+    assert list(task(test_pairs=(1, 2)).evaluation_sets()) == ["pairs=1", "pairs=2"]
+    assert not task().evaluation_sets()
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "words"),
+    [
+        ({"test_lengths": (16, 64), "test_pairs": (4, 17)}, "test_pairs", "^17: 17 pairs and their queries do not fit"),
+        ({"test_lengths": (12,), "test_pairs": (4,)}, "test_lengths", "do not fit in 12 tokens"),
+        ({"test_lengths": (33,)}, "test_lengths", "odd"),
+        ({"test_lengths": (2,)}, "test_lengths", "greater than or equal to 4"),
+    ],
+)
+def test_a_test_that_can_be_nowhere_is_refused(options: dict[str, Any], place: str, words: str) -> None:
+    with pytest.raises(SpecError) as error:
+        task(**options).evaluation_sets()
+    assert error.value.place == f"task.options.{place}"
+    assert re.search(words, error.value.reason)

@@ -12,7 +12,12 @@ from chimeralab.contracts import IGNORE, Evaluation
 from chimeralab.errors import SpecError
 from chimeralab_plugins.tasks.mqar_mixed import MqarMixed, MqarMixedConfig, Part, parts
 
-SMALL = {"vocab_size": 64, "train": "8x1:20 16x3:8 32x8:10", "validation": "8x2:3 16x4:5 40x9:2"}
+SMALL = {
+    "vocab_size": 64,
+    "train": "8x1:20 16x3:8 32x8:10",
+    "validation": "8x2:3 16x4:5 40x9:2",
+    "test": "40x9:7 64x16:2",
+}
 
 
 def task(**options: Any) -> MqarMixed:
@@ -32,8 +37,7 @@ def test_the_defaults_are_the_mixture_of_based() -> None:
         Part(256, 64, 20_000),
     ]
     assert {part.examples for part in parts(mixture.config.validation)} == {1000}
-    grid = mixture.config.validation + " 512x128:1000 1024x256:1000"
-    task(vocab_size=8192, validation=grid)
+    assert mixture.config.test == mixture.config.validation + " 512x128:1000 1024x256:1000"
     assert (mixture.vocab_size, mixture.sequence_length) == (8192, 256)
 
 
@@ -96,10 +100,22 @@ def test_accuracy_is_told_apart_by_pairs_and_averaged_over_parts() -> None:
         right[(batch.targets != IGNORE).sum(1) == 4] = 0  # sequences of 4 pairs: id 0 everywhere, which is no value
         total += mixture.measure(right, batch)
     found = mixture.metrics(total)
-    assert (found["accuracy_2"], found["accuracy_4"], found["accuracy_9"]) == (1, 0, 1)
+    assert [found[f"accuracy@pairs={pairs}"] for pairs in (2, 4, 9)] == [1, 0, 1]
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["loss"] > 0
     assert mixture.chance().keys() == found.keys()
+
+
+def test_each_part_of_the_test_is_a_set_of_mqar() -> None:
+    sets = task(random_non_queries=False).evaluation_sets()
+    assert list(sets) == ["length=40,pairs=9", "length=64,pairs=16"]
+    for part, pairs, examples in zip(sets.values(), (9, 16), (7, 2), strict=True):
+        batch = part.batch("test", 0, 8)
+        counted = (batch.targets != IGNORE).any(1)
+        assert counted.sum() == examples
+        for inputs, targets in zip(batch.inputs[counted].tolist(), batch.targets[counted].tolist(), strict=True):
+            assert broken_rule(inputs, targets, 64, pairs) == ""
+    assert not task(test="").evaluation_sets()
 
 
 @pytest.mark.parametrize("text", ["", "64", "64x4", "64x0:10", "2x1:5", "64x4:0", "64x4:1e5", "64-4:10"])
@@ -114,6 +130,7 @@ def test_mixtures_that_cannot_be_read_are_refused(text: str) -> None:
         ({"train": "8x1:5 16x5:5"}, "train", "part 16x5"),
         ({"validation": "9x1:5"}, "validation", "odd"),
         ({"validation": "8x1:5 16x1:5"}, "validation", "same number of pairs"),
+        ({"test": "64x16:5 64x17:5"}, "test", "part 64x17"),
         ({"vocab_size": 16}, "train", "fewer than 8 pairs"),
     ],
 )

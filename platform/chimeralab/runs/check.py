@@ -42,7 +42,8 @@ def make_task(spec: TaskSpec) -> Task:
 
 def metric_names(task: Task) -> list[str]:
     """What a run of this task measures on held-out data, but for what depends on the data: by position or class."""
-    names = [f"{split}/{name}" for split in task.splits if split != "train" for name in task.metrics(Evaluation())]
+    own = {**task.metrics(Evaluation()), **task.chance()}
+    names = [f"{split}/{name}" for split in task.splits if split != "train" for name in own]
     for place, other in task.evaluation_sets().items():
         axes = parse_axes(place)
         names += [str(parse(f"test/{name}").at(axes)) for name in other.metrics(Evaluation())]

@@ -44,7 +44,8 @@ class GeneratedTask(Task):
     metric = "accuracy"
     higher_is_better = True
     axes: ClassVar[Mapping[str, str]] = {}
-    """Axes of the evaluation sets, each with the option that changes along it; values stand in `test_<axis>s`."""
+    """Axes of the evaluation sets, each with the option that changes along it; the options `test_lengths`,
+    `test_pairs` and so on hold the values of the axes `length` and `pairs`."""
 
     @property
     def vocab_size(self) -> int:
@@ -92,7 +93,7 @@ class GeneratedTask(Task):
         Raises:
             SpecError: a value that can be nowhere.
         """
-        values = {axis: getattr(self.config, f"test_{axis}s") for axis in sorted(self.axes)}
+        values = {axis: getattr(self.config, _option(axis)) for axis in sorted(self.axes)}
         values = {axis: some for axis, some in values.items() if some}
         found: dict[str, Task] = {}
         refused: dict[tuple[str, Any], SpecError] = {}
@@ -107,7 +108,7 @@ class GeneratedTask(Task):
         possible = {value for place in found for value in parse_axes(place).items()}
         for (axis, value), error in refused.items():
             if (axis, value) not in possible:
-                raise SpecError(f"{value}: {error.reason}", place=f"task.options.test_{axis}s", remedy=error.remedy)
+                raise SpecError(f"{value}: {error.reason}", place=f"task.options.{_option(axis)}", remedy=error.remedy)
         return found
 
     def at(self, place: Mapping[str, Any]) -> Task:
@@ -133,6 +134,10 @@ class GeneratedTask(Task):
             "train sequences": c.train_examples or "always new",
             "validation sequences": c.validation_examples,
         }
+
+
+def _option(axis: str) -> str:
+    return f"test_{axis.removesuffix('s')}s"
 
 
 def uniform_chance(ids: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,14 @@ from chimeralab.contracts import IGNORE
 from chimeralab.contracts.task import Split
 from chimeralab.errors import SpecError
 from chimeralab_plugins.tasks import draws
-from chimeralab_plugins.tasks.generated import TRAIN, VALIDATION, GeneratedConfig, GeneratedTask, uniform_chance
+from chimeralab_plugins.tasks.generated import (
+    TEST_LENGTHS,
+    TRAIN,
+    VALIDATION,
+    GeneratedConfig,
+    GeneratedTask,
+    uniform_chance,
+)
 
 
 class MqarConfig(GeneratedConfig):
@@ -21,6 +28,8 @@ class MqarConfig(GeneratedConfig):
     pairs: int = Field(4, ge=1, le=65_536, description="Key-value pairs in a sequence, each asked for once")
     power_a: float = Field(0.01, gt=0, le=1, description="Query slot i has weight i^(a-1); 1 is uniform")
     random_non_queries: bool = Field(True, description="Fill the rest with random ids rather than with 0")
+    test_lengths: tuple[int, ...] = Field((), description=TEST_LENGTHS)
+    test_pairs: tuple[int, ...] = Field((), description="Numbers of pairs to test on besides, at each of the lengths")
     train_examples: int | None = Field(100_000, ge=1, le=10_000_000, description=TRAIN)
     validation_examples: int = Field(3_000, ge=1, le=1_000_000, description=VALIDATION)
 
@@ -40,6 +49,7 @@ class Mqar(GeneratedTask):
     source = "https://arxiv.org/abs/2312.04927"
     Config = MqarConfig
     config: MqarConfig
+    axes: ClassVar = {"length": "sequence_length", "pairs": "pairs"}
 
     def check(self) -> None:
         c = self.config

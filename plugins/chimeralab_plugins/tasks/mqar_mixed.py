@@ -1,4 +1,4 @@
-"""Associative recall trained on a mixture of lengths and numbers of pairs, and measured for each number of pairs."""
+"""Associative recall trained on a mixture of lengths and numbers of pairs, and measured for each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from chimeralab.contracts import IGNORE, Batch, Evaluation, Task, TaskConfig
@@ -45,14 +45,19 @@ class MqarMixedConfig(TaskConfig):
         "64x4:1000 64x8:1000 64x16:1000 128x32:1000 256x64:1000",
         description="What to validate on, in the same form; each number of pairs once",
     )
+    test: str = Field(
+        "64x4:1000 64x8:1000 64x16:1000 128x32:1000 256x64:1000 512x128:1000 1024x256:1000",
+        description="What to test on besides, each part by itself, in the same form; empty: nothing",
+    )
     power_a: float = Field(0.01, gt=0, le=1, description="Query slot i has weight i^(a-1); 1 is uniform")
     random_non_queries: bool = Field(True, description="Fill the rest with random ids rather than with 0")
     data_seed: int = Field(0, ge=0, description="Chooses the sequences; the run's seed chooses their order")
 
-    @field_validator("train", "validation")
+    @field_validator("train", "validation", "test")
     @classmethod
-    def _readable(cls, text: str) -> str:
-        parts(text)
+    def _readable(cls, text: str, info: ValidationInfo) -> str:
+        if text or info.field_name != "test":
+            parts(text)
         return text
 
 
@@ -82,10 +87,10 @@ class MqarMixed(Task):
     up from its start. Shorter sequences are padded with uncounted zeros to the longest, which a causal model cannot
     see from within them.
 
-    Validation takes one sequence of each part in turn. `accuracy` is the mean over parts, and `accuracy_K` that of the
-    sequences with K pairs. Based validates up to 512x128 and 1024x256, beyond what it trains on, with 1000 sequences
-    each; these lengths can be added to `validation`. Its recipe: two layers, batches of 256, 32 epochs, the best
-    learning rate of logspace(-3, -1.5, 4).
+    Validation takes one sequence of each part in turn. `accuracy` is the mean over parts, and `accuracy@pairs=K` that
+    of the sequences with K pairs. The evaluation sets are the parts of `test`, as Based has them up to 512x128 and
+    1024x256, beyond what it trains on. Its recipe: two layers, batches of 256, 32 epochs, the best learning rate of
+    logspace(-3, -1.5, 4).
     """
 
     name = "mqar_mixed"
@@ -98,7 +103,7 @@ class MqarMixed(Task):
     higher_is_better = True
 
     def check(self) -> None:
-        for place, found in (("train", self._train), ("validation", self._validation)):
+        for place, found in (("train", self._train), ("validation", self._validation), ("test", self._test)):
             for part in found:
                 try:
                     self._mqar(part).check()
@@ -140,6 +145,9 @@ class MqarMixed(Task):
     def evaluation_steps(self, size: int, split: Split = "validation") -> int:
         return math.ceil(len(self._turns) / size)
 
+    def evaluation_sets(self) -> dict[str, Task]:
+        return {f"length={part.length},pairs={part.pairs}": self._mqar(part) for part in self._test}
+
     def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V
         """Sums for each number of pairs beside those over all."""
         total = super().measure(logits, batch)
@@ -153,7 +161,7 @@ class MqarMixed(Task):
 
     def metrics(self, total: Evaluation) -> dict[str, float]:
         every = {
-            f"accuracy_{part.pairs}": total.sums[f"correct_{part.pairs}"] / total.sums[f"targets_{part.pairs}"]
+            f"accuracy@pairs={part.pairs}": total.sums[f"correct_{part.pairs}"] / total.sums[f"targets_{part.pairs}"]
             for part in self._validation
             if f"targets_{part.pairs}" in total.sums
         }
@@ -162,7 +170,7 @@ class MqarMixed(Task):
     def chance(self) -> dict[str, float]:
         """A uniform guess among the values."""
         guess = uniform_chance(self.vocab_size - self.vocab_size // 2)
-        return {**guess, **{f"accuracy_{part.pairs}": guess["accuracy"] for part in self._validation}}
+        return {**guess, **{f"accuracy@pairs={part.pairs}": guess["accuracy"] for part in self._validation}}
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -179,6 +187,10 @@ class MqarMixed(Task):
         return parts(self.config.validation)
 
     @cached_property
+    def _test(self) -> list[Part]:
+        return parts(self.config.test) if self.config.test else []
+
+    @cached_property
     def _turns(self) -> NDArray[np.int64]:
         """Part and number of each held-out sequence: the first of every part, then the second."""
         pairs = [(number, index) for index, part in enumerate(self._validation) for number in range(part.examples)]
@@ -191,6 +203,8 @@ class MqarMixed(Task):
                 vocab_size=c.vocab_size,
                 sequence_length=part.length,
                 pairs=part.pairs,
+                validation_examples=min(part.examples, 1_000_000),
+                data_seed=c.data_seed,
                 power_a=c.power_a,
                 random_non_queries=c.random_non_queries,
             )
