@@ -49,12 +49,13 @@ class Log(_Event):
 
 
 class Sample(_Event):
-    """Text that the model wrote, continuing `prompt`."""
+    """Text that the model wrote, continuing `prompt`, or a picture that it drew."""
 
     kind: Literal["sample"] = "sample"
     step: int
     prompt: str
     text: str
+    image: str = ""  # a PNG file in base64
 
 
 class Checkpoint(_Event):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+from io import BytesIO
+
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from chimeralab import Lab
-from chimeralab.events import Metrics
+from chimeralab.events import Metrics, Sample
 from small_runs import small_spec
 
 pytestmark = pytest.mark.browser
@@ -113,6 +117,21 @@ def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard
     page.get_by_label("over").select_option("seconds")
     page.wait_for_url("**x=seconds**")
     expect(page.locator("#run-curve .xtitle")).to_have_text("Training time (s)")
+
+
+def test_pictures_that_a_model_drew_are_shown(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="Draws"))
+    attempt = quiet_lab.store.claim(run, 0)
+    assert attempt is not None
+    quiet_lab.store.begin(run, attempt, {})
+    file = BytesIO()
+    Image.new("RGB", (19, 9), "red").save(file, "PNG")
+    drawn = Sample(seq=1, step=7, prompt="9 pictures", text="", image=base64.b64encode(file.getvalue()).decode())
+    quiet_lab.store.append(run, attempt, [drawn])
+    page.goto(f"{quiet_dashboard}/ui/run?id={run}#samples")
+    picture = page.get_by_alt_text("9 pictures")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("img => [img.naturalWidth, img.naturalHeight]") == [19, 9]
 
 
 def test_missing_run_is_said_plainly(page: Page, quiet_dashboard: str) -> None:

@@ -151,13 +151,13 @@ def test_logs_samples_and_environments_are_kept_in_order(store: Store) -> None:
         [
             Environment(seq=1, values={"device": "cpu", "kernels": {"attention": "torch"}}),
             Log(seq=2, level="warning", message="slow"),
-            Sample(seq=3, step=5, prompt="Once", text=" upon\0 a \ud800time"),
+            Sample(seq=3, step=5, prompt="Once", text=" upon\0 a \ud800time", image="iVBORw0KGgo="),
         ],
     )
     environment, log, sample = store.events(run_id, kinds=["environment", "log", "sample"])
     assert environment.payload == {"device": "cpu", "kernels": {"attention": "torch"}}
     assert (log.kind, log.seq, log.attempt, log.payload["message"]) == ("log", 2, 1, "slow")
-    assert sample.payload == {"step": 5, "prompt": "Once", "text": " upon\0 a \ud800time"}
+    assert sample.payload == {"step": 5, "prompt": "Once", "text": " upon\0 a \ud800time", "image": "iVBORw0KGgo="}
 
 
 def test_failed_batch_leaves_nothing_behind(store: Store) -> None:

@@ -7,6 +7,7 @@ from chimeralab.contracts.feed_forward import FeedForward, FeedForwardConfig
 from chimeralab.contracts.kernel import Kernel
 from chimeralab.contracts.layer import Context, LayerConfig, ParamGroup, Place, State
 from chimeralab.contracts.mixer import Mixer, MixerConfig, View
+from chimeralab.contracts.probe import Drawn, Predict, Probe
 from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Task, TaskConfig
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Classifier",
     "Context",
     "Cost",
+    "Drawn",
     "Ends",
     "Evaluation",
     "FeedForward",
@@ -26,7 +28,9 @@ __all__ = [
     "Page",
     "ParamGroup",
     "Place",
+    "Predict",
     "Preset",
+    "Probe",
     "Readout",
     "Regression",
     "Size",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from chimeralab.contracts.ends import Ends, Readout, Told
+from chimeralab.contracts.probe import Predict, Probe
 
 Split = Literal["train", "validation", "test"]
 IGNORE = -100
@@ -184,6 +185,11 @@ class Task(ABC):
     def chance(self) -> dict[str, float]:
         """What each metric is for a model that knows nothing of the order of tokens, where that is known."""
         return {}
+
+    def probe(self, model: Predict, split: Split) -> Probe | None:
+        """What an evaluation on a split asks of the model besides: metrics of what it draws, and some of that to look
+        at. Draws from no global generator, so that two evaluations of the same weights agree."""
+        return None
 
     def prompts(self) -> list[Tensor]:
         """Token sequences (T,) for samples during training; none by default."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from chimeralab.contracts import Batch, Evaluation, Task
+from chimeralab.contracts import Batch, Evaluation, Probe, Task, Told
 from chimeralab.contracts.task import Split
 from chimeralab.errors import SpecError
 from chimeralab.metrics import POSITION
@@ -79,7 +79,7 @@ def measure_test(
     if model.room is not None and model.room < task.sequence_length:
         raise SpecError(f"learned positions for {model.room} tokens, and sequences of {task.sequence_length}")
     tokens = 4 * train.batch_size * trained.sequence_length
-    return evaluate(
+    found = evaluate(
         model,
         task,
         batches=train.eval_batches,
@@ -89,6 +89,18 @@ def measure_test(
         split="test",
         by_position=task.by_position,
     )
+    return found | probe(model, task, "test", device, dtype).metrics
+
+
+def probe(model: StackModel, task: Task, split: Split, device: torch.device, dtype: torch.dtype) -> Probe:
+    """What the task asks of the model besides its batches."""
+
+    def predict(inputs: Tensor, told: Told | None = None) -> Tensor:
+        batch = Batch(inputs, inputs.new_empty(0), told).to(device)
+        return model(batch.inputs, told=batch.told)[0].float().cpu()
+
+    with inference(model), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        return task.probe(predict, split) or Probe()
 
 
 def position_buckets(length: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from chimeralab.metrics import parse, parse_axes
 from chimeralab.runs import checkpoint
 from chimeralab.runs.checkpoint import Position
 from chimeralab.runs.device import PeakMemory, matmul_rate, precision
-from chimeralab.runs.evaluate import evaluate, generate, measure_test
+from chimeralab.runs.evaluate import evaluate, generate, measure_test, probe
 from chimeralab.runs.graphed import GraphedStep
 from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
 from chimeralab.runs.retention import Retention
@@ -184,6 +185,8 @@ class Trainer:
             device=self.device,
             dtype=self.dtype,
         )
+        probed = probe(self.model, self.task, "validation", self.device, self.dtype)
+        metrics |= probed.metrics
         self.emit_metrics({f"validation/{name}": value for name, value in metrics.items()})
         position = self.position
         position.last_evaluation = metrics
@@ -194,6 +197,9 @@ class Trainer:
             self.save("best")
         else:
             position.evaluations_since_best += 1
+        for drawn in probed.drawn:
+            image = base64.b64encode(drawn.image).decode()
+            self.sink.emit(Sample(step=position.step, prompt=drawn.prompt, text=drawn.text, image=image))
         if self.train.sample_tokens:
             for index, prompt in enumerate(self.task.prompts()):
                 written = generate(self.model, prompt, self.train.sample_tokens, seed=self.spec.seed + index)

@@ -9,6 +9,7 @@ from chimeralab.contracts import Task
 @hookimpl
 def register_tasks() -> list[type[Task]]:
     from chimeralab_plugins.tasks.compression import Compression
+    from chimeralab_plugins.tasks.diffusion import Diffusion
     from chimeralab_plugins.tasks.fuzzy_recall import FuzzyRecall
     from chimeralab_plugins.tasks.group_word_problem import GroupWordProblem
     from chimeralab_plugins.tasks.images import Images
@@ -23,4 +24,4 @@ def register_tasks() -> list[type[Task]]:
 
     mad = [InContextRecall, NoisyRecall, FuzzyRecall, SelectiveCopy, Compression, Memorization]
     state_tracking = [Parity, ModularArithmetic, GroupWordProblem]
-    return [Text, Images, Mqar, MqarMixed, *mad, *state_tracking]
+    return [Text, Images, Diffusion, Mqar, MqarMixed, *mad, *state_tracking]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class PictureTask(Task):
         super().__init__(config)
         self._pictures: Pictures | None = None
 
-    @property
+    @cached_property
     def facts(self) -> Facts:
         """Of the pictures, before they are read."""
         return pictures.facts(self.config.source)

@@ -101,10 +101,12 @@ class RunDetails {
     if (!samples.length) return empty('Samples are written at evaluations');
     const steps = [...new Set(samples.map((e) => e.payload.step))].sort((a, b) => b - a);
     return steps.map((step) => el('div', { class: 'cl-sample' }, el('h3', {}, `Step ${step}`),
-      samples.filter((e) => e.payload.step === step).map((e) => el('pre', { class: 'cl-mono' }, el('span', { class: 'cl-prompt' }, e.payload.prompt), e.payload.text))));
+      samples.filter((e) => e.payload.step === step).map((e) => (e.payload.image ? drawn(e.payload) : written(e.payload)))));
   }
 }
 
+const written = ({ prompt, text }) => el('pre', { class: 'cl-mono' }, el('span', { class: 'cl-prompt' }, prompt), text);
+const drawn = ({ prompt, text, image }) => el('figure', { class: 'cl-drawn' }, el('img', { src: `data:image/png;base64,${image}`, alt: prompt }), el('figcaption', { class: 'cl-hint' }, `${prompt} ${text}`));
 const empty = (text) => el('div', { class: 'cl-empty' }, text);
 const pairs = (entries) => el('dl', { class: 'cl-pairs cl-pairs-wide' }, entries.map(([key, value]) => [el('dt', {}, key), el('dd', {}, show(value))]));
 const show = (value) => (typeof value === 'number' ? format.number(value, 5) : typeof value === 'string' ? value : JSON.stringify(value));
