@@ -22,10 +22,14 @@ from chimeralab.errors import ClusterError, RequestError, ResourceError, SpecErr
 from chimeralab.run_records import RunRecords
 from chimeralab.runs import RunSpec
 from chimeralab.scheduling.home import Home
+from chimeralab.scheduling.submission import new_run
 from chimeralab.stack import StackSpec, parse, to_text
-from chimeralab.store import NewRun, RunFilter, RunRow, Store, with_password
+from chimeralab.store import RunFilter, RunRow, Store, with_password
+from chimeralab.study_records import StudyRecords
+from chimeralab.sweep_records import SweepRecords
 
 if TYPE_CHECKING:
+    from chimeralab.benchmark import KernelTimes, Measurement
     from chimeralab.contracts import Page, Preset
     from chimeralab.plugins import PluginInfo
     from chimeralab.scheduling.cluster import Cluster
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from chimeralab.stack.dialects import Imported
     from chimeralab.stack.weights import Converted
 
-ENDED = ("completed", "failed", "cancelled")
+ENDED = ("completed", "failed", "cancelled", "pruned")
 ALIVE_SECONDS = 30.0  # a cluster that was silent for longer counts as gone
 
 
@@ -73,6 +77,7 @@ class KernelEntry:
     priority: int
     package: str
     reason: str
+    times: tuple[Measurement, ...] = ()  # as `time_kernels` last measured them on this machine
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class ClusterStatus:
     alive: bool
 
 
-class Lab(RunRecords):
+class Lab(RunRecords, SweepRecords, StudyRecords):
     """A store, and (where one is wanted) a cluster that works on its queue. Use it as a context manager."""
 
     def __init__(self, home: Home, store: Store, cluster: Cluster | None = None, *, owns_cluster: bool = False) -> None:
@@ -384,23 +389,7 @@ class Lab(RunRecords):
             SpecError, DataError, KernelError, ResourceError: nothing was queued.
         """
         self.preview(spec)
-        pattern = to_text(spec.stack.layers)
-        return self.store.create_run(
-            NewRun(
-                name=spec.name or pattern,
-                project=spec.project,
-                spec=spec.model_dump(mode="json"),
-                spec_hash=spec.spec_hash,
-                pattern=pattern,
-                task=spec.task.name,
-                total_steps=spec.train.steps,
-                max_attempts=spec.max_attempts,
-                resources=spec.resources.model_dump(),
-                tags=spec.tags,
-                notes=spec.notes,
-                plugins=_plugins_of(spec),
-            )
-        )
+        return self.store.create_run(new_run(spec))
 
     def wait(
         self,
@@ -449,9 +438,29 @@ class Lab(RunRecords):
 
     def kernels(self) -> list[KernelEntry]:
         """Kernels by op, best first, each tried with a small typical call on this machine."""
+        from chimeralab.benchmark import KernelTimes
         from chimeralab.op_samples import kernel_entries
 
-        return [KernelEntry(**entry) for entry in kernel_entries()]
+        times: dict[tuple[str, str], list[Measurement]] = {}
+        for measured in KernelTimes.load(self.home.kernel_times).measurements:
+            times.setdefault((measured.op, measured.kernel), []).append(measured)
+        return [
+            KernelEntry(**entry, times=tuple(times.get((entry["op"], entry["tier"]), ()))) for entry in kernel_entries()
+        ]
+
+    def time_kernels(
+        self, names: Sequence[str] = (), size: str | None = None, report: Callable[[Measurement], None] = lambda _: None
+    ) -> KernelTimes:
+        """Time the kernels of the ops named, or of all, on this machine, and keep the figures in the home.
+
+        Raises:
+            SpecError: an op or a size that does not exist.
+        """
+        from chimeralab.benchmark import KernelTimes, time_kernels
+
+        found = time_kernels(names, size, report)
+        KernelTimes.load(self.home.kernel_times).joined(found).save(self.home.kernel_times)
+        return found
 
     def cluster(self) -> ClusterStatus | None:
         """The cluster that works for this store, as it last reported; None when none ever did."""
@@ -468,20 +477,6 @@ class Lab(RunRecords):
             nodes=int(resources.get("nodes", 0)),
             alive=time.time() - newest.heartbeat_at < ALIVE_SECONDS,
         )
-
-
-def _plugins_of(spec: RunSpec) -> list[tuple[str, str, str]]:
-    """(name, version, package) of every plugin that a run needs, for its record."""
-    from chimeralab.plugins import registry
-    from chimeralab.stack.branch import mixers_of
-
-    known = registry()
-    owners = {known.owner("task", spec.task.name).name}
-    for layer in spec.stack.layers:
-        owners |= {known.owner("mixer", name).name for name in mixers_of(layer)}
-        owners.add(known.owner("feed-forward", layer.ffn).name)
-    infos = [known.plugins[name] for name in sorted(owners)]
-    return [(info.name, info.version, info.package) for info in infos]
 
 
 def _gpu_memory() -> int | None:

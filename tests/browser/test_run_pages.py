@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from io import BytesIO
 
 import pytest
@@ -146,6 +147,12 @@ def test_chosen_theme_is_kept(page: Page, quiet_dashboard: str) -> None:
     expect(page.locator("body")).to_have_class("dark")
     page.goto(f"{quiet_dashboard}/ui/kernels")
     expect(page.locator("body")).to_have_class("dark")
+
+
+def test_times_of_kernels_are_shown(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    quiet_lab.time_kernels(["swiglu"])
+    page.goto(f"{quiet_dashboard}/ui/kernels")
+    expect(page.locator("#kernels")).to_contain_text(re.compile(r"[\d.]+ ms at S, [\d.]+ × floor"))
 
 
 @pytest.mark.parametrize("path", ["runs", "run", "compare", "kernels", "plugins"])

@@ -304,3 +304,19 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command} | head -c 1"], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
+
+
+def test_kernels_are_timed_and_the_figures_kept(call: Call, tmp_path: Path) -> None:
+    told = json.loads(call("kernels", "--bench", "--op", "swiglu", "--home", str(tmp_path), "--json").out)
+    (torch_tier,) = (m for m in told["measurements"] if m["kernel"] == "torch")
+    assert torch_tier["both_ms"] > 0
+    assert torch_tier["errors"]["y"] < 1e-6
+    with Lab.open(tmp_path) as lab:
+        (entry,) = (kernel for kernel in lab.kernels() if (kernel.op, kernel.tier) == ("swiglu", "torch"))
+    assert [time.both_ms for time in entry.times] == [torch_tier["both_ms"]]
+
+
+def test_an_op_that_does_not_exist_is_not_timed(call: Call, tmp_path: Path) -> None:
+    answer = call("kernels", "--bench", "--op", "swigluu", "--home", str(tmp_path))
+    assert answer.code == 2
+    assert "did you mean 'swiglu'?" in answer.err

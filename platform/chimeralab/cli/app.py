@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from chimeralab.cli import author, compose, inspect, manage, serve, train, weights
+from chimeralab.cli import author, compose, inspect, kernels, manage, serve, study, train, weights
 from chimeralab.cli.output import fail
 from chimeralab.errors import ClusterError, LabError, RequestError, RunFailed, StoreError
 
@@ -32,7 +32,8 @@ app.command("runs", rich_help_panel="Compare")(manage.runs)
 app.command("show", rich_help_panel="Compare")(manage.show)
 app.command("compare", rich_help_panel="Compare")(manage.compare)
 app.command("plugins", rich_help_panel="Look around")(inspect.plugins)
-app.command("kernels", rich_help_panel="Look around")(inspect.kernels)
+app.add_typer(kernels.kernels, name="kernels", rich_help_panel="Look around")
+app.add_typer(study.study, name="study", rich_help_panel="Train")
 app.add_typer(weights.weights, name="weights", rich_help_panel="Train")
 app.add_typer(author.author, name="plugin", rich_help_panel="Extend")
 

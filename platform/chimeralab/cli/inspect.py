@@ -1,4 +1,4 @@
-"""`chimeralab plugins` and `chimeralab kernels`: what is installed."""
+"""`chimeralab plugins`: what is installed."""
 
 from __future__ import annotations
 
@@ -81,21 +81,3 @@ def _check(names: list[str], as_json: bool, jobs: int, report: Path | None) -> N
         out.print(f"{sum(f.ok for f in findings)} of {len(findings)} checks pass")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def kernels(as_json: JsonOption = False) -> None:
-    """List the kernels of every op, best first, and why one cannot serve on this machine."""
-    from chimeralab.op_samples import kernel_entries
-
-    entries = kernel_entries()
-    if as_json:
-        typer.echo(json.dumps(entries, indent=2))
-        return
-    taken: set[str] = set()
-    rows = []
-    for entry in entries:
-        state = entry["reason"] or ("taken" if entry["op"] not in taken else "available")
-        if state == "taken":
-            taken.add(entry["op"])
-        rows.append((entry["op"], entry["tier"], state, entry["package"]))
-    out.print(table(("op", "kernel", "here", "package"), rows))

@@ -41,6 +41,10 @@ class Home:
     def cluster_file(self) -> Path:
         return self.path / "cluster.json"
 
+    @property
+    def kernel_times(self) -> Path:
+        return self.path / "kernel_times.json"
+
     def run(self, run_id: int) -> Path:
         return self.path / "runs" / str(run_id)
 

@@ -1,5 +1,6 @@
 import { DataTable } from './data_table.js';
 import { el } from './dom.js';
+import { number } from './format.js';
 
 export function mount({ host, send, onReply }) {
   const table = new DataTable([
@@ -7,10 +8,12 @@ export function mount({ host, send, onReply }) {
     { key: 'tier', title: 'Kernel', cell: (k) => k.tier },
     { key: 'reason', title: 'On this machine', shows: (k) => [k.reason, k.taken], cell: (k) => (k.reason
       ? el('span', { class: 'cl-other' }, k.reason) : el('span', { class: 'cl-ok' }, k.taken ? 'taken' : 'can serve')) },
+    { key: 'times', title: 'Forward and backward pass', class: 'wide-only', shows: (k) => JSON.stringify(k.times),
+      cell: (k) => el('div', {}, k.times.filter((t) => t.both_ms).map((t) => el('div', {}, measured(t)))) },
     { key: 'package', title: 'Package', class: 'wide-only', cell: (k) => k.package },
   ], { key: (k) => `${k.op} ${k.tier}`, empty: 'Trying each kernel with a small call …' });
   host.replaceChildren(el('div', { class: 'cl-runs' }, el('h1', {}, 'Kernels'),
-    el('p', { class: 'cl-hint' }, 'Implementations of each op, best first. The first that can serve is taken; a run can pin another.'), table.node));
+    el('p', { class: 'cl-hint' }, 'Implementations of each op, best first. The first that can serve is taken; a run can pin another. `chimeralab kernels --bench` times them on this machine.'), table.node));
   onReply((reply) => {
     const seen = new Set(), served = new Set();
     table.draw(reply.kernels.map((kernel) => {
@@ -22,6 +25,9 @@ export function mount({ host, send, onReply }) {
   });
   send('ask', { rev: 1 });
 }
+
+// Milliseconds, and times the least that the bytes allow.
+const measured = (t) => `${t.form ? t.form + ': ' : ''}${number(t.both_ms, 3)} ms at ${t.size}, ${number(t.both_ms / t.floor_both_ms, 2)} × floor`;
 
 // A long name may be broken after an underscore.
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, el('wbr')]);
