@@ -1,4 +1,4 @@
-"""Studies: a question, the sweep that answers it, and what was published, in one file. Knows sweeps; no store, no web."""
+"""Studies: a question, the sweep that answers it, and what was published, in one file. Knows no store, no web."""
 
 from chimeralab.studies.spec import Figure, Published, Scale, StudySpec, Table, read_study
 

@@ -1,4 +1,4 @@
-"""What a study found: tables and curves of test values over seeds, each at what validation chose, beside published ones."""
+"""What a study found: tables and curves over seeds, each at what validation chose, beside published values."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class _Spec(BaseModel):
 
 
 class Scale(_Spec):
-    """The sweep at one size: `tiny` takes minutes on two CPU cores, `gpu` minutes on one GPU, `paper` is the source's."""
+    """The sweep at one size: `tiny` for two CPU cores, `gpu` for minutes of one GPU, `paper` as in the source."""
 
     about: str = Field(description="What differs from the source, and how long it takes")
     sweep: dict[str, Any] = Field({}, description="Laid over the study's sweep; null takes a field out")
