@@ -16,6 +16,7 @@ _FACE = {
     "Comparison": "chimeralab.comparison",
     "RunFilter": "chimeralab.lab",
     "RunSpec": "chimeralab.runs",
+    "SweepSpec": "chimeralab.sweeps",
     "StackSpec": "chimeralab.stack",
     "LayerSpec": "chimeralab.stack",
     "parse": "chimeralab.stack",

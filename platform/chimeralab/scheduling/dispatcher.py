@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +24,28 @@ from chimeralab.store import ActiveRun, QueuedRun, Store
 POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
+KEEP_SECONDS = 15.0  # an idle worker stays so long for the next member of its sweep
+SLACK = 1e-9  # a dozen times 1/12 of a GPU is one, but for rounding
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Worker:
-    attempt: int
+    """A worker process and the attempt that it has. Only members of a sweep share one, and only among themselves."""
+
+    name: str
     handle: Any
-    ended: Any  # resolves when the worker has reported, fails when it died
+    sweep: int | None
     cpus: float
     gpus: float
+    attempt: int = 0
+    ended: Any = None  # resolves when the attempt was reported, fails when the worker died
     cancelling: bool = False
+    idle_since: float = 0.0
+
+    def suits(self, run: QueuedRun) -> bool:
+        asked = (run.resources["cpus"], run.resources["gpus"])
+        return run.sweep is not None and (run.sweep, asked) == (self.sweep, (self.cpus, self.gpus))
 
 
 class Dispatcher:
@@ -42,7 +54,8 @@ class Dispatcher:
     def __init__(self, store_url: str, home: str, identity: str, address: str) -> None:
         self.store = Store.open(store_url)
         self.home, self.identity, self.address = home, identity, address
-        self.workers: dict[int, _Worker] = {}
+        self.workers: dict[int, _Worker] = {}  # by the run that they have
+        self.idle: list[_Worker] = []
         self._heartbeat = 0.0
         threading.Thread(target=self._loop, name="dispatch", daemon=True).start()
 
@@ -76,8 +89,12 @@ class Dispatcher:
     # -- the loop -------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        tidy = False
         while True:
             try:
+                if not tidy:
+                    self._end_strays()
+                    tidy = True
                 self._beat()
                 self._reap()
                 self._recover()
@@ -88,6 +105,14 @@ class Dispatcher:
             except Exception:
                 log.exception("dispatch")
                 time.sleep(1)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Until it is time to look again: at once when a worker has ended, so that it soon has the next run."""
+        ended = [worker.ended for worker in self.workers.values()]
+        if ended:
+            ray.wait(ended, timeout=POLL_SECONDS)
+        else:
             time.sleep(POLL_SECONDS)
 
     def _beat(self) -> None:
@@ -98,20 +123,32 @@ class Dispatcher:
             self.store.heartbeat(self.identity, self.address, resources)
             self._heartbeat = time.monotonic()
 
+    def _end_strays(self) -> None:
+        """Idle workers that the dispatcher before this one has left: they hold room that nobody counts."""
+        known = {run.worker.get("name") for run in self.store.active()}
+        for name in ray.util.list_named_actors():
+            if name != DISPATCHER and name not in known:
+                ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+
     def _reap(self) -> None:
-        """Workers that have ended: those that died leave a run to be queued again."""
+        """Workers that have ended an attempt: those that died leave a run to be queued again."""
         for run_id, worker in list(self.workers.items()):
             ready, _ = ray.wait([worker.ended], timeout=0)
             if not ready:
                 continue
+            reusable = False
             try:
-                ray.get(worker.ended)
+                reusable = ray.get(worker.ended)
                 reason = "the worker ended without a word"
             except Exception as error:
                 reason = f"the worker was lost: {_first_line(error)}"
             self._requeue(run_id, worker.attempt, reason)
             del self.workers[run_id]
-            ray.kill(worker.handle)
+            if reusable and worker.sweep is not None:
+                worker.idle_since, worker.cancelling = time.monotonic(), False
+                self.idle.append(worker)
+            else:
+                ray.kill(worker.handle)
 
     def _recover(self) -> None:
         """Active runs: pass on cancellation, find workers after a restart, queue again what has none."""
@@ -119,7 +156,7 @@ class Dispatcher:
             known = self.workers.get(run.id)
             if known is not None and known.attempt == run.attempt:
                 if run.cancel_requested and not known.cancelling:
-                    known.handle.cancel.remote()
+                    known.handle.cancel.remote(run.id, run.attempt)
                     known.cancelling = True
             elif run.cluster == self.identity:
                 self._adopt(run)
@@ -127,43 +164,79 @@ class Dispatcher:
                 self._requeue(run.id, run.attempt, f"its cluster {run.cluster} is gone")
 
     def _adopt(self, run: ActiveRun) -> None:
+        name = run.worker.get("name", "")
         try:
-            handle = ray.get_actor(worker_name(run.id, run.attempt), namespace=NAMESPACE)
+            handle = ray.get_actor(name, namespace=NAMESPACE)
         except ValueError:
             self._requeue(run.id, run.attempt, "its worker is gone")
             return
         asked = self.store.run(run.id).resources
-        self.workers[run.id] = _Worker(run.attempt, handle, handle.join.remote(), asked["cpus"], asked["gpus"])
+        worker = _Worker(name, handle, run.sweep, asked["cpus"], asked["gpus"], run.attempt)
+        worker.ended = handle.join.remote(run.id, run.attempt)
+        self.workers[run.id] = worker
 
     def _launch(self) -> None:
-        """Claim queued runs, oldest first, while they fit; one that waits for room lets none pass it."""
-        queued = self.store.queued()
-        if not queued:
-            return
-        total = ray.cluster_resources()
+        """Claim queued runs, oldest first, while they fit; one that waits for room lets none pass it.
+
+        Members of a sweep that has as many at work as it wants are passed over.
+        """
+        limits = {sweep.id: sweep.at_once for sweep in self.store.sweeps("active") if sweep.at_once}
+        busy = Counter(worker.sweep for worker in self.workers.values())
+        full = [sweep for sweep, limit in limits.items() if busy[sweep] >= limit]
+        queued = self.store.queued(passing_over=full)
+        total = ray.cluster_resources() if queued else {}
         cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
         for run in queued:
+            if run.sweep in limits and busy[run.sweep] >= limits[run.sweep]:
+                continue
             wanted = run.resources
             if wanted["cpus"] > cpus or wanted["gpus"] > gpus:
                 has = f"the cluster has {cpus:g} and {gpus:g}"
                 self.store.hold(run.id, f"waits for {wanted['cpus']:g} CPUs and {wanted['gpus']:g} GPUs: {has}")
                 continue
-            free_cpus = cpus - sum(worker.cpus for worker in self.workers.values())
-            free_gpus = gpus - sum(worker.gpus for worker in self.workers.values())
-            if wanted["cpus"] > free_cpus or wanted["gpus"] > free_gpus:
+            warm = next((worker for worker in self.idle if worker.suits(run)), None)
+            if warm is None and not self._make_room(wanted, cpus, gpus):
                 self.store.hold(run.id, "waits for a free worker")
-                return
-            attempt = self.store.claim(run.id, run.attempt, self.identity)
+                break
+            name = warm.name if warm else worker_name(run.id, run.attempt + 1)
+            attempt = self.store.claim(run.id, run.attempt, self.identity, name)
             if attempt is not None:
-                self._start(run, attempt)
+                self._start(run, attempt, name, warm)
+                busy[run.sweep] += 1
+        for worker in [worker for worker in self.idle if time.monotonic() - worker.idle_since > KEEP_SECONDS]:
+            self._dismiss(worker)
 
-    def _start(self, run: QueuedRun, attempt: int) -> None:
+    def _make_room(self, wanted: dict[str, float], cpus: float, gpus: float) -> bool:
+        """Whether a new worker fits; idle ones that are in its way are ended, the longest idle first."""
+        while True:
+            there = [*self.workers.values(), *self.idle]
+            lacking = wanted["cpus"] + sum(worker.cpus for worker in there) > cpus + SLACK
+            lacking = lacking or wanted["gpus"] + sum(worker.gpus for worker in there) > gpus + SLACK
+            if not lacking or not self.idle:
+                return not lacking
+            self._dismiss(self.idle[0])
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self.idle.remove(worker)
+        ray.kill(worker.handle)
+
+    def _start(self, run: QueuedRun, attempt: int, name: str, warm: _Worker | None) -> None:
         checkpoint = self.store.newest_checkpoint(run.id)
+        if warm is None:
+            worker = self._new_worker(run, name)
+        else:
+            worker = warm
+            self.idle.remove(warm)
+        worker.attempt = attempt
+        worker.ended = worker.handle.work.remote(run.id, attempt, run.spec, checkpoint.path if checkpoint else None)
+        self.workers[run.id] = worker
+
+    def _new_worker(self, run: QueuedRun, name: str) -> _Worker:
         cpus, gpus = run.resources["cpus"], run.resources["gpus"]
         handle: Any = (
             ray.remote(RunWorker)
             .options(
-                name=worker_name(run.id, attempt),
+                name=name,
                 namespace=NAMESPACE,
                 lifetime="detached",
                 num_cpus=cpus,
@@ -171,16 +244,16 @@ class Dispatcher:
                 max_restarts=0,
                 max_concurrency=4,
             )
-            .remote(run.id, attempt, run.spec, self.home, checkpoint.path if checkpoint else None)
+            .remote(self.home, name)
         )
-        self.workers[run.id] = _Worker(attempt, handle, handle.work.remote(), cpus, gpus)
+        return _Worker(name, handle, run.sweep, cpus, gpus)
 
     def _requeue(self, run_id: int, attempt: int, reason: str) -> None:
         try:
             status = self.store.requeue(run_id, attempt, reason)
         except StaleAttempt:
             return  # the run has ended or moved on
-        if status in ("failed", "cancelled"):
+        if status != "queued":
             registry().notify("run_finished", run_id=run_id, status=status, reason=reason)
 
 

@@ -1,18 +1,26 @@
-"""The worker: one Ray actor for one attempt of a run, with the processors and GPUs that the run asked for."""
+"""The worker: a Ray actor that runs attempts one after another, with the processors and GPUs that they asked for.
+
+A fresh process costs seconds before its first step: importing torch, a CUDA context, compiled kernels. Members of a
+sweep are often shorter than that, so a worker takes one after another. It does so only while nothing is in doubt: a
+run that ended by an error that we do not know the reason of, or by the device's, ends its worker too.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 
-from chimeralab.errors import StaleAttempt
+from chimeralab.errors import LabError, StaleAttempt
 from chimeralab.events import Event, Log, dump_events
 from chimeralab.runs import RunSpec
 from chimeralab.scheduling.cluster import NAMESPACE
@@ -21,6 +29,7 @@ from chimeralab.store import StoreUnavailable
 
 DISPATCHER = "dispatcher"
 CALL_SECONDS = 30
+IDLE_SECONDS = 120.0  # a worker that nobody has given work for so long ends itself
 T = TypeVar("T")
 
 
@@ -29,69 +38,118 @@ class Away(Exception):
 
 
 def worker_name(run_id: int, attempt: int) -> str:
+    """The name of a worker that is started for this attempt; it keeps it while it runs others."""
     return f"run-{run_id}-attempt-{attempt}"
 
 
 class RunWorker:
-    """Runs one attempt. Detached, so that it outlives the dispatcher; it ends itself when it is stale."""
+    """Runs one attempt at a time. Detached, so that it outlives the dispatcher; it ends itself when it is stale."""
 
-    def __init__(self, run_id: int, attempt: int, spec: dict[str, Any], home: str, resume: str | None) -> None:
-        self.run_id, self.attempt = run_id, attempt
-        self.spec, self.home, self.resume = RunSpec.model_validate(spec), Path(home), resume
-        self.courier = Courier(self._deliver, away=Away)
-        self._done = threading.Event()
+    def __init__(self, home: str, name: str) -> None:
+        self.home, self.name = Path(home), name
+        self._thread = ThreadPoolExecutor(1, "run")  # torch keeps handles and pools for each thread: use one
+        self._changed = threading.Condition()
+        self._current: tuple[int, int] | None = None
+        self._courier: Courier | None = None
+        self._reusable = True
+        self._idle_since = time.monotonic()
+        threading.Thread(target=self._end_when_idle, name="idle", daemon=True).start()
 
-    def work(self) -> None:
-        """Run to the end and report it. Blocks."""
+    def work(self, run_id: int, attempt: int, spec: dict[str, Any], resume: str | None) -> bool:
+        """Run an attempt to the end and report it; returns whether this process may run another. Blocks."""
+        with self._changed:
+            self._current = (run_id, attempt)
+        try:
+            self._reusable = self._thread.submit(self._attempt, run_id, attempt, spec, resume).result()
+        finally:
+            with self._changed:
+                self._current, self._idle_since = None, time.monotonic()
+                self._changed.notify_all()
+        return self._reusable
+
+    def join(self, run_id: int, attempt: int) -> bool:
+        """Return as `work` does when this attempt has ended; a restarted dispatcher waits here."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._current != (run_id, attempt))
+        return self._reusable
+
+    def cancel(self, run_id: int, attempt: int) -> None:
+        courier = self._courier
+        if courier is not None and self._current == (run_id, attempt):
+            courier.request_stop()
+
+    def _attempt(self, run_id: int, attempt: int, spec: dict[str, Any], resume: str | None) -> bool:
+        def deliver(events: Sequence[Event]) -> int:
+            return int(_call("deliver", run_id, attempt, dump_events(events)))
+
+        courier = self._courier = Courier(deliver, away=Away)
+        reusable = False
         try:
             worker = {
+                "name": self.name,
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "node": ray.get_runtime_context().get_node_id(),
             }
-            _insist(lambda: _call("begin", self.run_id, self.attempt, worker))
-            status, reason = self._execute()
-            self.courier.flush()
-            if self.courier.broken is not None:
-                status, reason = "failed", f"its events cannot be stored: {self.courier.broken}"
-            if not self.courier.stale:
-                _insist(lambda: _call("finish", self.run_id, self.attempt, status, reason))
+            _insist(lambda: _call("begin", run_id, attempt, worker))
+            status, reason, reusable = self._execute(run_id, RunSpec.model_validate(spec), resume, courier)
+            courier.flush()
+            if courier.broken is not None:
+                status, reason = "failed", f"its events cannot be stored: {courier.broken}"
+            if courier.stale:
+                return False
+            _insist(lambda: _call("finish", run_id, attempt, status, reason))
         except StaleAttempt:
-            pass  # another attempt has taken over: nothing of ours may be written any more
+            return False  # another attempt has taken over: nothing of ours may be written any more
         finally:
-            self.courier.close()
-            self._done.set()
+            courier.close()
+            self._courier = None
+        return reusable and _forget()
 
-    def join(self) -> None:
-        """Return when `work` has ended; a restarted dispatcher waits here for a worker that it finds."""
-        self._done.wait()
-
-    def cancel(self) -> None:
-        self.courier.request_stop()
-
-    def _execute(self) -> tuple[str, str]:
+    def _execute(self, run_id: int, spec: RunSpec, resume: str | None, sink: Courier) -> tuple[str, str, bool]:
+        """(status, reason, whether this process is as good as before)."""
         from chimeralab.runs.execute import describe_failure, execute
         from chimeralab.runs.trainer import Cancelled
 
         try:
             execute(
-                self.spec,
-                folder=self.home / "runs" / str(self.run_id),
+                spec,
+                folder=self.home / "runs" / str(run_id),
                 cache=self.home / "cache",
-                sink=self.courier,
-                resume=Path(self.resume) if self.resume else None,
+                sink=sink,
+                resume=Path(resume) if resume else None,
             )
         except Cancelled:
-            return "cancelled", "cancelled by its user"
+            return "cancelled", "cancelled by its user", True
         except Exception as error:
             import traceback
 
-            self.courier.emit(Log(level="error", message=traceback.format_exc()))
-            return "failed", describe_failure(error)
-        return "completed", ""
+            sink.emit(Log(level="error", message=traceback.format_exc()))
+            # What the lab says by itself (a loss that is not finite) harms nothing; what torch or CUDA said may.
+            return "failed", describe_failure(error), isinstance(error, LabError) and error.__cause__ is None
+        return "completed", "", True
 
-    def _deliver(self, events: Sequence[Event]) -> int:
-        return int(_call("deliver", self.run_id, self.attempt, dump_events(events)))
+    def _end_when_idle(self) -> None:
+        while True:
+            time.sleep(5)
+            if self._current is None and time.monotonic() - self._idle_since > IDLE_SECONDS:
+                os._exit(0)
+
+
+def _forget() -> bool:
+    """Free what a run has left, so that the next one finds a process as good as new; False when it is not."""
+    import torch
+
+    try:
+        gc.collect()
+        if "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()  # compiled models are kept by their code, which all runs share, up to a limit
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # an error of the device comes up here, before another run starts
+            torch.cuda.empty_cache()
+    except Exception:
+        return False
+    return True
 
 
 def _call(method: str, *args: Any) -> Any:

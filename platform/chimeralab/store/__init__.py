@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chimeralab.store.database import StoreUnavailable, with_password
 from chimeralab.store.rows import (
+    UNFINISHED,
     ActiveRun,
     ArtifactRow,
     AttemptRow,
@@ -25,6 +26,7 @@ from chimeralab.store.rows import (
 from chimeralab.store.store import Store
 
 __all__ = [
+    "UNFINISHED",
     "ActiveRun",
     "ArtifactRow",
     "AttemptRow",

@@ -122,6 +122,16 @@ class SweepSpec(_Spec):
         spec.read_axes()
         return spec
 
+    @property
+    def points_at_once(self) -> int:
+        """Points that an optuna search tries side by side."""
+        return min(self.search.n or 1, max(1, self.members_at_once // len(self.seeds)))
+
+    @property
+    def members_at_once(self) -> int:
+        """`at_once`; a search that learns from what it measured has four at a time where nothing else is asked."""
+        return self.at_once or (4 * len(self.seeds) if self.search.kind == "optuna" else 0)
+
     def read_axes(self) -> list[Axis]:
         """The axes, checked. Raises SpecError, which names the axis."""
         axes = [read_axis(name, written) for name, written in self.axes.items()]
@@ -147,7 +157,7 @@ class SweepSpec(_Spec):
         if self.search.kind == "random":
             found = draw(axes, self.search.n or 0, self.search.seed)
         elif self.search.kind == "optuna":
-            found = suggest(self, [], min(self.search.n or 0, self.at_once or 4))
+            found = suggest(self, [], self.points_at_once)
         else:
             size = math.prod(len(axis.choices) for axis in axes)
             if size * len(self.seeds) > MAX_MEMBERS:
