@@ -81,7 +81,7 @@ def summary(found: Results) -> str:
 
 def matrix(table: TableOf) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: mean and interval, and beneath what was published."""
-    columns = labels(table.columns) if table.table.columns else [table.table.metric]
+    columns = labels(table.columns) if table.table.columns else [table.metric]
     head = [table.table.rows, *columns]
     return head, [
         [label, *(_cell(table.cells[row, column]) for column in table.columns)]
@@ -130,7 +130,7 @@ def plotly(found: FigureOf) -> dict[str, Any]:
     if figure.log_x and not named:
         ticks = sorted({value for curve in found.curves for value in curve.x})
         x |= {"type": "log", "tickvals": ticks, "ticktext": labels(ticks)}
-    layout = {"xaxis": x, "yaxis": {"title": {"text": figure.metric}}, "margin": {"t": 20}}
+    layout = {"xaxis": x, "yaxis": {"title": {"text": found.metric}}, "margin": {"t": 20}}
     return {"data": data, "layout": layout | ({"barmode": "group"} if named else {})}
 
 

@@ -51,6 +51,7 @@ class TableOf:
     """A table's cells by (row, column); without columns there is one, called as the metric is."""
 
     table: Table
+    metric: str  # as it is at this scale
     rows: list[Any]
     columns: list[Any]
     cells: Mapping[tuple[Any, Any], Cell]
@@ -67,6 +68,7 @@ class Curve:
 @dataclass(frozen=True)
 class FigureOf:
     figure: Figure
+    metric: str  # as it is at this scale
     curves: list[Curve]
 
 
@@ -94,6 +96,7 @@ def results(
     ended: dict[str, int] = {}
     for member in measured:
         ended[member.status] = ended.get(member.status, 0) + 1
+    other = study.scale(scale).metrics
     found = _Found(study, sweep, [member for member in measured if member.status == "completed"])
     return Results(
         study,
@@ -101,8 +104,8 @@ def results(
         sweep,
         ended,
         seconds,
-        [found.table(table) for table in study.tables],
-        [found.figure(figure) for figure in study.figures],
+        [found.table(table, other.get(table.metric, table.metric)) for table in study.tables],
+        [found.figure(figure, other.get(figure.metric, figure.metric)) for figure in study.figures],
     )
 
 
@@ -153,12 +156,13 @@ class _Found:
         chosen = {axis: here[0][0].get(axis) for axis in self.study.choose if len(here) == 1 and axis in here[0][0]}
         return Cell(estimate(by_seed.values()) if by_seed else None, by_seed, chosen)
 
-    def table(self, table: Table) -> TableOf:
+    def table(self, table: Table, metric: str) -> TableOf:
         rows = self.axes.get(table.rows, [])
-        columns: list[Any] = self.axes.get(table.columns, []) if table.columns else [table.metric]
+        columns: list[Any] = self.axes.get(table.columns, []) if table.columns else [metric]
         first = table is self.study.tables[0]
         published = [p for p in self.study.published if (p.metric or (table.metric if first else "")) == table.metric]
-        if table.columns and any(table.columns not in value.at for value in published):
+        whole = columns and len(columns) == len(self.study.sweep["axes"].get(table.columns, ()))
+        if whole and any(table.columns not in value.at for value in published):
             columns = [*columns, MEAN]
         cells = {}
         for row in rows:
@@ -166,7 +170,7 @@ class _Found:
                 place = {table.rows: row}
                 if table.columns and column is not MEAN:
                     place[table.columns] = column
-                cell = self.at(place, table.metric)
+                cell = self.at(place, metric)
                 here = tuple(value for value in published if _equal(value.at, place))
                 cells[row, column] = Cell(cell.test, cell.by_seed, cell.chosen, here)
         scores: dict[Any, dict[Hashable, float]] = {
@@ -181,30 +185,29 @@ class _Found:
         scores = {row: values for row, values in scores.items() if values}
         against = next(iter(scores), None)
         differences = compare_pairs(scores, against=against) if len(scores) > 1 else []
-        return TableOf(table, rows, columns, cells, differences)
+        return TableOf(table, metric, rows, columns, cells, differences)
 
-    def figure(self, figure: Figure) -> FigureOf:
-        return FigureOf(
-            figure, [curve for label in self.axes.get(figure.by, []) if (curve := self._curve(figure, label)).x]
-        )
+    def figure(self, figure: Figure, metric: str) -> FigureOf:
+        curves = [self._curve(figure, metric, label) for label in self.axes.get(figure.by, [])]
+        return FigureOf(figure, metric, [curve for curve in curves if curve.x])
 
-    def _curve(self, figure: Figure, label: Any) -> Curve:
+    def _curve(self, figure: Figure, metric: str, label: Any) -> Curve:
         place = {figure.by: label}
         if figure.x in self.axes:
-            cells = [(x, self.at({**place, figure.x: x}, figure.metric).test) for x in self.axes[figure.x]]
+            cells = [(x, self.at({**place, figure.x: x}, metric).test) for x in self.axes[figure.x]]
         else:
-            cells = [(x, self.at(place, name).test) for x, name in self._along(figure)]
+            cells = [(x, self.at(place, name).test) for x, name in self._along(figure.x, metric)]
         known = [(x, y) for x, y in cells if y is not None]
         return Curve(label, [x for x, _ in known], [y for _, y in known])
 
-    def _along(self, figure: Figure) -> list[tuple[Any, str]]:
-        """(value, name) of the metric at every place that was measured on the figure's axis."""
+    def _along(self, axis: str, metric: str) -> list[tuple[Any, str]]:
+        """(value, name) of the metric at every place that was measured on an axis of its own."""
         names = {name for _, _, members in self.best for member in members for name in member.metrics}
         return [
             (name.axes[0][1], str(name))
             for axes, curves in metrics.grouped(names).items()
-            if axes == (figure.x,)
-            for name in curves.get(figure.metric, [])
+            if axes == (axis,)
+            for name in curves.get(metric, [])
         ]
 
 

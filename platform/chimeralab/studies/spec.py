@@ -26,6 +26,7 @@ class Scale(_Spec):
     about: str = Field(description="What differs from the source, and how long it takes")
     sweep: dict[str, Any] = Field({}, description="Laid over the study's sweep; null takes a field out")
     only: dict[str, list[Any]] = Field({}, description="Of an axis, these values alone")
+    metrics: dict[str, str] = Field({}, description="Metric of tables and figures → the one to show in its place here")
 
 
 class Table(_Spec):
@@ -120,10 +121,15 @@ class StudySpec(_Spec):
         """
         given = dict.fromkeys(self.needs, "given later")
         known: set[str] = set()  # an axis may be there at some scales alone
-        for scale in self.scales:
+        shown = {table.metric for table in self.tables} | {figure.metric for figure in self.figures}
+        for scale, chosen in self.scales.items():
             sweep = self.sweep_at(scale, given)
             sweep.resolved(sweep.members())
             known |= set(sweep.axes)
+            for metric in chosen.metrics:
+                if metric not in shown:
+                    place = f"{self._place}: scale {scale}: metrics"
+                    raise SpecError(f"{metric} is not shown", place=place, remedy=did_you_mean(metric, shown))
         places = [(f"tables: {table.title}", table.rows, *filter(None, [table.columns])) for table in self.tables]
         places += [(f"figures: {figure.title}", figure.by) for figure in self.figures]
         places += [("choose", *self.choose), *(("published", *value.at) for value in self.published)]
