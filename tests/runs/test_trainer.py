@@ -50,6 +50,28 @@ def test_the_first_loss_is_that_of_a_uniform_guess(make_spec: MakeSpec, run: Exe
     assert losses[0] == pytest.approx(math.log(256), abs=0.1)
 
 
+def test_dropout_zeroes_its_share_in_training_and_nothing_in_evaluation() -> None:
+    model = build(compose("identity x2, ffn=mlp", d_model=32, residual="parallel"), 16, seed=0)
+    tokens = torch.zeros(1, 4096, dtype=torch.long)
+    model.set_dropout(0.25)
+    embedded = model.train()._embed(tokens, None)[0].detach()
+    assert float((embedded == 0).double().mean()) == pytest.approx(0.25, abs=0.01)
+    assert embedded.mean() == pytest.approx(float(model.embedding.weight[0].detach().mean()), abs=0.01)
+    assert not torch.equal(model.hidden(tokens)[0], model.hidden(tokens)[0])
+    first, second = (model.eval().hidden(tokens)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert [layer.dropout for layer in model.layers] == [0.25, 0.25]
+
+
+def test_dropout_acts_on_the_branches_of_every_form() -> None:
+    tokens = torch.arange(8).view(1, 8)
+    for residual in ("pre", "post", "reordered", "sandwich", "parallel"):
+        model = build(compose("attention[heads=2]", d_model=32, residual=residual), 16, seed=0)
+        model.set_dropout(0.5)
+        model.dropout = 0.0  # of the embeddings
+        assert not torch.equal(model.hidden(tokens)[0], model.hidden(tokens)[0]), residual
+
+
 def test_two_runs_of_one_spec_measure_the_same(make_spec: MakeSpec, run: Execute, tmp_path: Path) -> None:
     first = curve_of(run(make_spec()))
     for path in checkpoints(tmp_path):
@@ -71,6 +93,7 @@ def test_another_seed_measures_something_else(make_spec: MakeSpec, run: Execute)
         {"log_every": 5, "checkpoint_every": 100},
         {"precision": "bfloat16"},
         {"sample_tokens": 4},
+        {"dropout": 0.3},
     ],
     ids=lambda train: ", ".join(train) or "plain",
 )

@@ -64,7 +64,8 @@ def _resident(field: str) -> int:
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a large matrix product here and now: the ceiling that utilisation is measured against."""
     n = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    draws = torch.Generator(device)  # its own: a resumed run goes on with the random numbers of before
+    a, b = (torch.randn(n, n, device=device, generator=draws).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(4):
         synchronize(device)

@@ -33,6 +33,7 @@ class TrainSpec(_Spec):
     weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of matrices")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW β₁")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW β₂")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of embeddings and of each branch's output zeroed")
     clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 clips nothing")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of activations; auto: bfloat16 on a GPU, float32 on a CPU"

@@ -55,6 +55,8 @@ class Trainer:
         self.train = self.spec.train
         self.dtype = precision(self.train.precision, self.device)
         self.optimizer = adamw(self.model, self.train)
+        self.model.set_dropout(self.train.dropout)
+        torch.manual_seed(self.spec.seed)  # of dropout; a checkpoint brings back its own state
         self.position = Position(data=self.task.describe())
         self.retention = Retention(self.sink)
         self.compute_loss = torch.compile(self.model.loss, fullgraph=True) if self.train.compile else self.model.loss

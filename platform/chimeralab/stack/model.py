@@ -43,6 +43,7 @@ class Layer(nn.Module):
     """
 
     is_use = False  # of a shared layer, which holds the weights
+    dropout = 0.0  # share of a branch's output that is zeroed in training: the recipe's, not the stack's
 
     def __init__(
         self, mixer: Mixer, ffn: FeedForward, norm: Callable[[], Norm], residual: Residual = "pre", condition: int = 0
@@ -93,7 +94,7 @@ class Layer(nn.Module):
             normed = self.mixer_norm(x)
             mixed, mixer_state = call(self.mixer, normed, mixer_state)
             y, ffn_state = call(self.ffn, normed, ffn_state)
-            return x + mixed + y, LayerState(mixer_state, ffn_state)
+            return x + _dropped(self, mixed + y), LayerState(mixer_state, ffn_state)
         if self.mixer is not None:
             y, mixer_state = call(self.mixer, told[0].into(_normed(self.mixer_norm, x)), mixer_state)
             x = self._join(x, told[0].out(y), self.mixer_out_norm)
@@ -103,11 +104,15 @@ class Layer(nn.Module):
         return x, LayerState(mixer_state, ffn_state)
 
     def _join(self, x: Tensor, y: Tensor, norm: Norm | None) -> Tensor:
-        return _normed(norm, x + y) if self.residual == "post" else x + _normed(norm, y)
+        return _normed(norm, x + _dropped(self, y)) if self.residual == "post" else x + _dropped(self, _normed(norm, y))
 
 
 def _normed(norm: Norm | None, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
+
+
+def _dropped(part: Layer | StackModel, y: Tensor) -> Tensor:
+    return nn.functional.dropout(y, part.dropout) if part.dropout and part.training else y
 
 
 class Positions(nn.Module):
@@ -141,6 +146,8 @@ class StackModel(nn.Module):
     goes into it. With `input_features` the embedding is a linear map of so many numbers a place, inputs are B T F; with
     a readout there is no head, and what is called logits is what the readout gives.
     """
+
+    dropout = 0.0
 
     def __init__(
         self,
@@ -236,6 +243,13 @@ class StackModel(nn.Module):
             states.append(layer_state)
         return self.logits(self._finish(x, context)), states + seen
 
+    def set_dropout(self, share: float) -> None:
+        """Zero so much of the embeddings and of each branch's output at random while training."""
+        self.dropout = share
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module.dropout = share
+
     def _context(self, told: Told | None, batch: int) -> Context:
         return {} if self.condition is None else {CONDITION: self.condition(told, batch)}
 
@@ -253,7 +267,7 @@ class StackModel(nn.Module):
         if self.positions is not None:
             x, count = self.positions(x, state[-1].mixer if state is not None else None)
             seen = [LayerState(count, None)]
-        return _normed(self.embedding_norm, x), seen
+        return _dropped(self, _normed(self.embedding_norm, x)), seen
 
     def _cross_entropy(self, h: Tensor, targets: Tensor, ignore_index: int) -> Tensor:  # h: M D; targets: M
         if self.logit_cap is None:
