@@ -33,6 +33,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "parity": {"max_length": 4},
     "modular_arithmetic": {"max_length": 6, "modulus": 3},
     "group_word_problem": {"sequence_length": 4},
+    "copy": {"letters": 4, "min_length": 2, "max_length": 4, "sequence_length": 10, "test_lengths": (4, 8)},
+    "induction": {"vocab_size": 4, "sequence_length": 8, "test_lengths": (8, 16)},
+    "phonebook": {"entries": 1, "shots": 0, "test_entries": (1, 2)},
+    "needle": {"sequence_length": 79, "distractors": 0, "test_depths": (0.5,), "test_lengths": (79, 90)},
+    "just_read_twice": {
+        "recall": "induction",
+        "options": {"vocab_size": 4, "sequence_length": 8, "test_lengths": (8,)},
+    },
 }
 GENERATED = {name: task for name, task in registry().tasks.items() if issubclass(task, GeneratedTask)}
 MIXED = {"vocab_size": 32, "train": "8x1:64 16x2:64", "validation": "8x1:16 16x3:16", "test": "16x4:8 32x4:8"}

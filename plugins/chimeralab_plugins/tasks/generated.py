@@ -46,6 +46,8 @@ class GeneratedTask(Task):
     axes: ClassVar[Mapping[str, str]] = {}
     """Axes of the evaluation sets, each with the option that changes along it; the options `test_lengths`,
     `test_pairs` and so on hold the values of the axes `length` and `pairs`."""
+    writes_answer: ClassVar[bool] = False
+    """Whether the input goes on from the question with the answer's own tokens, each predicted from those before."""
 
     @property
     def vocab_size(self) -> int:
