@@ -102,7 +102,7 @@ def channel_gla_backward(
             q, k, g, u, v, dy, states, d_states, dq, dk, dg, du, decayed.steep, cut.table,
             *q.stride()[:3], *k.stride()[:3], *g.stride(), *v.stride()[:3], *dy.stride()[:3],
             T, H, cut.chunks, H // G, scale,
-            K=K, V=V, BK=tile.block_k, BV=tile.block_v, FLAT=flat, **_constants(cut, v, u),
+            K=K, V=V, BK=tile.block_k, BV=tile.block_v, **_constants(cut, v, u, flat=flat),
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     if G != H:
@@ -128,18 +128,20 @@ def _within_chunks(cut: Cut, q: Tensor, k: Tensor, g: Tensor, u: Tensor | None, 
             q, k, g, u, *decayed, cut.table,
             *q.stride()[:3], *k.stride()[:3], *g.stride(),
             T, H, cut.chunks, H // q.shape[2], scale,
-            K=K, BK=tile.block_k, FLAT=flat, **_constants(cut, q, u), num_warps=tile.warps, num_stages=tile.stages,
+            K=K, BK=tile.block_k, **_constants(cut, q, u, flat=flat), num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     return decayed
 
 
-def _constants(cut: Cut, x: Tensor, u: Tensor | None) -> dict[str, Any]:
+def _constants(cut: Cut, x: Tensor, u: Tensor | None, *, flat: bool) -> dict[str, Any]:
     single = x.dtype == torch.float32
     return {
+        "FLAT": flat,
         "C": cut.chunk, "LEVELS": cut.chunk.bit_length() - 1, "PACKED": cut.table is not None,
         "BONUS": u is not None, "LIMIT": 8 if x.dtype == torch.float16 else 64,
         # float32 products as three of the tensor cores' keep float32's accuracy; others are exact as they are.
-        "SPLIT": not single, "PRECISION": "tf32x3" if single else "tf32",
+        # In chunks that are not flat Triton 3.6 compiles these three to a kernel whose scores are wrong.
+        "SPLIT": not single, "PRECISION": ("tf32x3" if flat else "ieee") if single else "tf32",
     }  # fmt: skip
 
 
