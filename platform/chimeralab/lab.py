@@ -314,6 +314,37 @@ class Lab(RunRecords, SweepRecords, StudyRecords):
 
         return read_stack(Path(folder))
 
+    def evaluate(
+        self,
+        run_id: int,
+        tests: Sequence[str],
+        *,
+        checkpoint: Literal["best", "newest"] = "best",
+        length: int | None = None,
+        limit: int | None = None,
+        shots: int | None = None,
+    ) -> dict[str, float]:
+        """Measure a run's checkpoint here and now by tests of the lm-evaluation-harness, and keep what is found with
+        the run, as metrics `lm_eval/test/metric` at the checkpoint's step.
+
+        Args:
+            tests: names that the harness knows, or files of tasks (YAML).
+            length: most tokens of context and continuation together; default: the sequences of training.
+            limit: only so many documents of each test. shots: examples before each question, not the test's own.
+
+        Raises:
+            RequestError: there is no such run, it has no checkpoint, or the harness is not installed.
+            SpecError: its model writes no text. DataError: there is no such test, or its data cannot be read.
+        """
+        from chimeralab.runs.language import evaluate_language
+
+        spec, folder = self.spec(run_id), self._checkpoint(run_id, checkpoint)
+        measured = evaluate_language(
+            spec, folder, self.home.path / "cache", tests, length=length, limit=limit, shots=shots
+        )
+        self.store.record(run_id, measured)
+        return measured.values
+
     def _checkpoint(self, run_id: int, role: str) -> Path:
         found = {artifact.role: artifact.path for artifact in self.artifacts(run_id)}
         if not found:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from chimeralab.cli import author, compose, inspect, kernels, manage, serve, study, train, weights
+from chimeralab.cli import author, compose, evaluate, inspect, kernels, manage, serve, study, train, weights
 from chimeralab.cli.output import fail
 from chimeralab.errors import ClusterError, LabError, RequestError, RunFailed, StoreError
 
@@ -31,6 +31,7 @@ app.command("cancel", rich_help_panel="Train")(train.cancel)
 app.command("runs", rich_help_panel="Compare")(manage.runs)
 app.command("show", rich_help_panel="Compare")(manage.show)
 app.command("compare", rich_help_panel="Compare")(manage.compare)
+app.command("evaluate", rich_help_panel="Compare")(evaluate.evaluate)
 app.command("plugins", rich_help_panel="Look around")(inspect.plugins)
 app.add_typer(kernels.kernels, name="kernels", rich_help_panel="Look around")
 app.add_typer(study.study, name="study", rich_help_panel="Train")

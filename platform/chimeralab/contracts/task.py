@@ -18,6 +18,8 @@ from chimeralab.contracts.probe import Predict, Probe
 Split = Literal["train", "validation", "test"]
 IGNORE = -100
 """A target that neither the loss nor a metric counts."""
+TOKENS = "tokens digest"
+"""Key of `Task.describe`."""
 
 
 class TaskConfig(BaseModel):
@@ -91,6 +93,9 @@ class Task(ABC):
     by_position: ClassVar[bool] = False
     """Whether the test is also measured by position in context. Then `measure` must treat all positions alike."""
 
+    has_text: ClassVar[bool] = False
+    """Whether its sequences are text, so that a model trained on it can be asked about other text."""
+
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
 
@@ -141,6 +146,11 @@ class Task(ABC):
             classes=self.classes,
             readout=self.readout,
         )
+
+    @property
+    def separator(self) -> int | None:
+        """The token between documents, in a task that has text (`encode`); after `prepare`."""
+        return None
 
     @property
     def causal(self) -> bool:
@@ -199,6 +209,11 @@ class Task(ABC):
         """Tokens (T,) as text for people."""
         return " ".join(str(int(t)) for t in tokens)
 
+    def encode(self, text: str) -> Tensor:
+        """Text as tokens (T,), in a task that `has_text`; after `prepare`. Raises SpecError: it has no tokens for it."""
+        raise NotImplementedError(f"{type(self).__name__} has no text")
+
     def describe(self) -> dict[str, Any]:
-        """Facts about the data for the run's record (sizes, tokens, entropy); after `prepare`."""
+        """Facts about the data for the run's record (sizes, tokens, entropy); after `prepare`. Where the data decides
+        what an id means, `TOKENS` is a digest of it."""
         return {}

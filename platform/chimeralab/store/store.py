@@ -29,7 +29,7 @@ from chimeralab.store.transitions import (
 )
 
 if TYPE_CHECKING:
-    from chimeralab.events import Event
+    from chimeralab.events import Event, Metrics
 
 
 class Store(Queries, Queue, Sweeps):
@@ -151,6 +151,13 @@ class Store(Queries, Queue, Sweeps):
                 ingest(connection, run_id, attempt, new)
                 update_attempt(connection, run_id, attempt, last_seq=last)
         return last
+
+    @repeatable
+    def record(self, run_id: int, measured: Metrics) -> None:
+        """Write what was measured on a run's checkpoint outside of its attempts, over what was measured before."""
+        with self._database.writing() as connection:
+            run = locked(connection, run_id)
+            ingest(connection, run_id, run.attempt, [measured])
 
     @repeatable
     def finish(self, run_id: int, attempt: int, status: Ending, reason: str = "") -> None:

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from chimeralab.contracts import IGNORE, Batch, Evaluation, Task, TaskConfig
-from chimeralab.contracts.task import Split
+from chimeralab.contracts.task import TOKENS, Split
 from chimeralab.errors import DataError, SpecError
 from chimeralab_plugins.tasks import draws
 from chimeralab_plugins.tasks.corpus import STDLIB, Corpus, split_of
@@ -25,6 +25,7 @@ from chimeralab_plugins.tasks.tokenizer import Bpe, Bytes, Characters, Tokenizer
 
 FORMAT = 1  # of what `prepare` leaves; raise it when the same options would give other tokens
 BPE_SAMPLE = 32 << 20  # bytes of the train split that BPE is trained on
+LEARNED = "tokenizer.json"  # where a tokenizer that the text decides is kept
 _GROUP = 8 << 20  # bytes of text that are tokenised at once
 
 
@@ -76,6 +77,7 @@ class Text(Task):
     Config = TextConfig
     config: TextConfig
     metric = "bits_per_byte"
+    has_text = True
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config)
@@ -85,6 +87,7 @@ class Text(Task):
             else Corpus(config.source, config.column, config.max_bytes)
         )
         self._prepared: tuple[TokenStore, Tokenizer, Tensor] | None = None
+        self._digest = ""  # of a tokenizer that was learned
 
     def check(self) -> None:
         if self.config.tokenizer == "bpe" and self.config.vocab_size < 257:
@@ -126,6 +129,9 @@ class Text(Task):
         learned = tokenizer.byte_lengths()
         lengths[: len(learned)] = torch.from_numpy(learned)
         self._prepared = store, tokenizer, lengths
+        learned_file = folder / LEARNED
+        if learned_file.exists():
+            self._digest = hashlib.blake2b(learned_file.read_bytes(), digest_size=12).hexdigest()
 
     @property
     def vocab_size(self) -> int:
@@ -209,12 +215,29 @@ class Text(Task):
         chosen = starts[np.unique(np.linspace(0, len(starts) - 1, 3, dtype=np.int64))]
         return list(torch.from_numpy(store.windows("validation", chosen, min(64, self.sequence_length))))
 
+    @property
+    def separator(self) -> int:
+        return int(next(self._ready()[1].encode([b""]))[0])
+
+    def encode(self, text: str) -> Tensor:
+        tokenizer = self._ready()[1]
+        tokens = next(tokenizer.encode([text.encode()]))[:-1].astype(np.int64)
+        if tokenizer.decode(tokens) != text:
+            raise SpecError(
+                "the text has characters that the tokenizer does not know",
+                place=f"{text[:40]!r}",
+                remedy="Train with tokenizer=bytes or bpe, which know all",
+            )
+        return torch.from_numpy(tokens)
+
     def decode(self, tokens: Tensor) -> str:
         return self._ready()[1].decode(tokens.detach().cpu().numpy())
 
     def describe(self) -> dict[str, Any]:
         store = self._ready()[0]
         facts: dict[str, Any] = dict(store.notes)
+        if self._digest:
+            facts[TOKENS] = self._digest
         for split, numbers in store.facts.items():
             facts[f"{split} documents"] = numbers.documents
             facts[f"{split} tokens"] = numbers.tokens
@@ -245,7 +268,7 @@ class Text(Task):
 
     def _tokenizer(self, folder: Path) -> Tokenizer:
         learned = {"characters": Characters, "bpe": Bpe}.get(self.config.tokenizer)
-        return Bytes() if learned is None else learned(folder / "tokenizer.json")
+        return Bytes() if learned is None else learned(folder / LEARNED)
 
     def _tokenise(self, folder: Path, report: Callable[[str], None]) -> None:
         report(f"Reading {self._corpus.title}")
@@ -260,11 +283,9 @@ class Text(Task):
 
         if self.config.tokenizer == "bpe":
             report(f"Learning {self.config.vocab_size} BPE tokens")
-            Bpe.train(self._training_text(cut), self.config.vocab_size, folder / "tokenizer.json")
+            Bpe.train(self._training_text(cut), self.config.vocab_size, folder / LEARNED)
         elif self.config.tokenizer == "characters":
-            found = Characters.learn(
-                (document.data for document in self._corpus.documents()), folder / "tokenizer.json"
-            )
+            found = Characters.learn((document.data for document in self._corpus.documents()), folder / LEARNED)
             if found > self.config.vocab_size:
                 raise DataError(
                     f"the text has {found} characters, its end included, and vocab_size is {self.config.vocab_size}",

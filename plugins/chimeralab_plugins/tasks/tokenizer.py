@@ -67,7 +67,8 @@ class Characters:
     def encode(self, documents: Sequence[bytes]) -> Iterator[NDArray]:
         for document in documents:
             text = (document + SEPARATOR).decode("utf-8", errors="replace")
-            yield self._ids[np.frombuffer(text.encode("utf-32-le"), np.uint32)]
+            points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+            yield self._ids[np.minimum(points, len(self._ids) - 1)]  # a character that is not known: whatever id
 
     def decode(self, tokens: NDArray) -> str:
         return "".join(self._characters[t] if t < len(self._characters) else "\ufffd" for t in tokens.tolist())
