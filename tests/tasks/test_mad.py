@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,14 @@ import slow_mad
 import torch
 from scipy import stats
 
+from chimeralab import RunSpec
 from chimeralab.contracts import IGNORE, Batch, Evaluation
 from chimeralab.errors import SpecError
+from chimeralab.events import Metrics
+from chimeralab.runs.execute import execute
+from chimeralab.runs.sink import Listing
+from chimeralab.stack.compose import compose
+from chimeralab.testing.layer import randomise
 from chimeralab_plugins.tasks.compression import Compression
 from chimeralab_plugins.tasks.fuzzy_recall import FuzzyRecall
 from chimeralab_plugins.tasks.mad import InContextRecall, MadTask, NoisyRecall
@@ -212,38 +219,50 @@ def test_memorized_values_are_one_dictionary_over_all_splits_that_the_inputs_do_
     assert task.values.tolist() != other.values.tolist()
 
 
-def test_compression_asks_training_for_one_place_and_evaluation_for_all() -> None:
+def test_compression_asks_for_all_places() -> None:
     task = make(Compression, vocab_size=5, sequence_length=7)
-    batch = task.batch("train", 0, 700)
-    assert (batch.targets[:, :-1] == IGNORE).all()
-    assert (batch.inputs[:, -1] == 4).all()
-    assert (batch.inputs[:, :-1] < 4).all()
-    places, tokens = batch.targets[:, -1] // 5, batch.targets[:, -1] % 5
-    assert torch.equal(tokens, batch.inputs.gather(1, places[:, None])[:, 0])
-    assert stats.chisquare(np.bincount(places.numpy(), minlength=7)).pvalue > 1e-3
-    assert not torch.equal(places, task.batch("train", 0, 700, rank=1).targets[:, -1] // 5)
-
-    batch = task.batch("validation", 0, 8)
-    scores = torch.zeros(8, 7, 35)
-    for row, inputs in enumerate(batch.inputs.tolist()):
-        for place, token in enumerate(inputs):
-            # Right at all places but the second, where a score above all others stands with a wrong token.
-            scores[row, -1, 5 * place + (token + (place == 1)) % 5] = 3.0 + (place == 1)
-    found = task.metrics(task.measure(scores, batch))
-    right, wrong = (math.log(math.exp(s) + 4) - s * (s == 3) for s in (3, 4))
-    assert found["accuracy"] == pytest.approx(6 / 7)
-    assert found["loss"] == pytest.approx((6 * right + wrong) / 7, rel=1e-5)
+    for split in ("train", "validation"):
+        batch = task.batch(split, 0, 700)
+        assert torch.equal(batch.targets, batch.inputs)
+        assert (batch.inputs[:, -1] == 4).all()
+        assert stats.chisquare(np.bincount(batch.inputs[:, :-1].flatten().numpy(), minlength=5)[:4]).pvalue > 1e-3
 
 
-def test_the_least_training_loss_of_compression_is_that_of_evaluation_and_the_unknown_place() -> None:
-    task = make(Compression, vocab_size=5, sequence_length=7)
-    batch = task.batch("train", 0, 50)
-    perfect = torch.full((50, 35), -30.0)
+@pytest.mark.parametrize("width", [8, 16])
+def test_the_decoder_of_compression_is_that_of_mad(width: int) -> None:
+    """Its equation written out in torch.nn, place by place."""
+    readout = make(Compression, vocab_size=5, sequence_length=7).readout(width).double()
+    randomise(readout)
+    h = torch.randn(3, 7, width, dtype=torch.float64, requires_grad=True)
+    found, half = readout(h), width // 2
     for place in range(7):
-        perfect[torch.arange(50), 5 * place + batch.inputs[:, place]] = 0.0
-    loss = torch.nn.functional.cross_entropy(perfect, batch.targets[:, -1])
-    assert float(loss) == pytest.approx(math.log(7), abs=1e-6)
-    assert task.measure(perfect[:, None].expand(50, 7, 35), batch).loss == pytest.approx(0, abs=1e-6)
+        angles = [place / 10_000 ** (n / (half - 1)) for n in range(half)]
+        x = h[:, 6] + torch.tensor([*map(math.sin, angles), *map(math.cos, angles)], dtype=torch.float64)
+        for linear, weight in zip([*readout.maps, readout.scores], readout.norms, strict=True):
+            x = torch.nn.functional.rms_norm(x, (width,), weight, 1e-6) @ linear.weight.T + linear.bias
+            x = x if linear is readout.scores else torch.nn.functional.gelu(x)
+        torch.testing.assert_close(found[:, place], x, rtol=0, atol=1e-6)  # ω is a float32
+    found.square().sum().backward()
+    assert not h.grad[:, :-1].any()
+    assert h.grad[:, -1].all()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_sequence_is_learned_to_be_read_off_the_last_state(tmp_path: Path) -> None:
+    options = {"vocab_size": 4, "sequence_length": 6}
+    spec = RunSpec.model_validate(
+        {
+            "stack": compose("gru, gru", d_model=32),
+            "task": {"name": "compression", "options": options},
+            "train": {"steps": 150, "batch_size": 64, "lr": 1e-2, "warmup_steps": 10, "eval_every": 150},
+            "profile": {"contexts": [6]},
+        }
+    )
+    sink = Listing()
+    execute(spec, folder=tmp_path, cache=tmp_path, sink=sink)
+    values = [event.values for event in sink.events if isinstance(event, Metrics)]
+    accuracy = [found["validation/accuracy"] for found in values if "validation/accuracy" in found]
+    assert accuracy[-1] > make(Compression, **options).chance()["accuracy"] + 0.3
 
 
 def test_a_guess_among_the_answers_scores_the_stated_chance() -> None:
@@ -266,11 +285,11 @@ def test_a_guess_among_the_answers_scores_the_stated_chance() -> None:
 
 def test_the_chance_of_compression_knows_the_last_token_alone() -> None:
     task = make(Compression)
-    scores = torch.full((640, 32, 32, 16), -torch.inf)
-    scores[:, :, :-1, :15], scores[:, :, -1, 15] = 0, 0
-    scores[:, :, :, 3] += 1e-5
+    scores = torch.full((640, 32, 16), -torch.inf)
+    scores[:, :-1, :15], scores[:, -1, 15] = 0, 0
+    scores[:, :, 3] += 1e-5
     batch = task.batch("validation", 0, 640)
-    found, chance = task.metrics(task.measure(scores.flatten(2), batch)), task.chance()
+    found, chance = task.metrics(task.measure(scores, batch)), task.chance()
     assert found["loss"] == pytest.approx(chance["loss"], rel=1e-4)
     assert found["accuracy"] == pytest.approx(chance["accuracy"], rel=0.03)
 
