@@ -29,6 +29,7 @@ class ComparedRun(BaseModel):
     prefill_ms: dict[int, float] = {}  # by context length
     decode_ms: dict[int, float] = {}
     state_bytes: dict[int, float] = {}
+    held_out: dict[str, float] = {}  # all that was measured on validation and test, last, by metric
 
 
 class Comparison(BaseModel):
@@ -67,6 +68,7 @@ def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
             tokens_per_second=last.get("train/tokens_per_second"),
             peak_memory_bytes=last.get("train/peak_memory_bytes"),
             flops_utilisation=last.get("train/flops_utilisation"),
+            held_out={name: value for name, value in last.items() if not name.startswith("train/")},
         )
         for profile in profiles:
             if profile.run_id != run_id:

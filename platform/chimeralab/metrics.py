@@ -11,7 +11,7 @@ Where a run measures one metric at several values of an axis, that is a curve; a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chimeralab.errors import SpecError
@@ -80,19 +80,63 @@ def parse_axes(text: str) -> dict[str, Value]:
     return dict(sorted(axes.items()))
 
 
-def grouped(names: Iterable[str]) -> dict[tuple[str, ...], dict[str, list[MetricName]]]:
-    """The names that have axes, by their axes and then by `split/metric`, the values in rising order.
+@dataclass(frozen=True)
+class Series:
+    """A metric along one axis, or over the grid of two, as some runs measured it.
 
-    Names of another form are passed over: a run may measure what no axis has.
+    `metric` is `split/metric`, with `@axis=value` for axes that have one value alone; `values` are those of each axis,
+    rising; `points` holds, for each run, what was measured at some of their places.
     """
-    found: dict[tuple[str, ...], dict[str, list[MetricName]]] = {}
-    for text in names:
-        if "@" not in text:
+
+    metric: str
+    axes: tuple[str, ...]
+    values: tuple[tuple[Value, ...], ...]
+    points: Mapping[int, Mapping[tuple[Value, ...], float]]
+
+
+def series(runs: Mapping[int, Mapping[str, float]]) -> list[Series]:
+    """What can be drawn over one axis or two, from the values that runs measured, by metric name.
+
+    >>> found = series({7: {"test/loss@length=8": 2.0, "test/loss@length=4": 1.0, "test/loss": 3.0}})
+    >>> found[0].metric, found[0].axes, found[0].values, found[0].points
+    ('test/loss', ('length',), ((4, 8),), {7: {(8,): 2.0, (4,): 1.0}})
+    """
+    groups: dict[tuple[str, str, tuple[str, ...]], dict[int, dict[tuple[Value, ...], float]]] = {}
+    for run, measured in runs.items():
+        for text, value in measured.items():
+            name = _read(text)
+            if name is not None and name.axes:
+                key = name.split, name.metric, tuple(axis for axis, _ in name.axes)
+                groups.setdefault(key, {}).setdefault(run, {})[tuple(at for _, at in name.axes)] = value
+    found = []
+    for (split, metric, axes), points in sorted(groups.items()):
+        places = {place for of_run in points.values() for place in of_run}
+        values = [tuple(sorted({place[n] for place in places}, key=_order)) for n in range(len(axes))]
+        moving = [n for n in range(len(axes)) if len(values[n]) > 1]
+        if not 1 <= len(moving) <= 2:
             continue
-        name = parse(text)
-        curves = found.setdefault(tuple(axis for axis, _ in name.axes), {})
-        curves.setdefault(f"{name.split}/{name.metric}", []).append(name)
-    for curves in found.values():
-        for curve in curves.values():
-            curve.sort(key=lambda name: [(isinstance(value, str), value) for _, value in name.axes])
+        still = tuple((axes[n], values[n][0]) for n in range(len(axes)) if n not in moving)
+        found.append(
+            Series(
+                metric=str(MetricName(split, metric, still)),
+                axes=tuple(axes[n] for n in moving),
+                values=tuple(values[n] for n in moving),
+                points={
+                    run: {tuple(place[n] for n in moving): value for place, value in of_run.items()}
+                    for run, of_run in points.items()
+                },
+            )
+        )
     return found
+
+
+def _read(text: str) -> MetricName | None:
+    """A name taken apart; None of one that a task made in another way, such as recall@10."""
+    try:
+        return parse(text)
+    except SpecError:
+        return None
+
+
+def _order(value: Value) -> tuple[bool, Value]:
+    return isinstance(value, str), value

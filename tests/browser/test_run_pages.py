@@ -110,7 +110,13 @@ def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard
     attempt = quiet_lab.store.claim(run, 0)
     assert attempt is not None
     quiet_lab.store.begin(run, attempt, {})
-    values = {"train/loss": 2.0, "train/gradient_norm": 7.0}
+    values = {
+        "train/loss": 2.0,
+        "train/gradient_norm": 7.0,
+        "test/accuracy@length=64": 0.5,
+        "test/accuracy@length=8": 1,
+    }
+    values |= {f"test/exact_match@depth={depth},length={n}": depth for depth in (0.0, 0.5) for n in (8, 16)}
     points = [Metrics(seq=n, step=n, tokens=64 * n, seconds=n / 10, values=values) for n in range(1, 5)]
     quiet_lab.store.append(run, attempt, points)
     page.goto(f"{quiet_dashboard}/ui/run?id={run}&quantity=gradient_norm&x=tokens&smooth=nonsense")
@@ -118,6 +124,12 @@ def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard
     page.get_by_label("over").select_option("seconds")
     page.wait_for_url("**x=seconds**")
     expect(page.locator("#run-curve .xtitle")).to_have_text("Training time (s)")
+    test = page.locator("#run-test")
+    expect(test.locator(".xtitle")).to_have_text("Length")
+    test.get_by_label("Show").select_option(label="Exact match by depth and length (test)")
+    expect(test.locator(".ytitle")).to_have_text("Depth")
+    page.goto(f"{quiet_dashboard}/ui/compare?runs={run}&measured=test/accuracy length")
+    expect(page.locator("#compare-test .xtitle")).to_have_text("Length")
 
 
 def test_pictures_that_a_model_drew_are_shown(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:

@@ -284,6 +284,11 @@ class Wider(Copy):
     vocab_size = 16  # type: ignore[assignment]
 
 
+class CopyWithRecallAtTen(Copy):
+    def metrics(self, total: Evaluation) -> dict[str, float]:
+        return {**super().metrics(total), "recall@10": 1.0}
+
+
 class CopyOfMeans(Copy):
     """Its loss is divided by the places that are seen, so that places do not add up."""
 
@@ -306,6 +311,7 @@ def test_a_right_task_passes() -> None:
         (CopyFromGlobalGenerator, "test_batch_leaves_the_global_generator_alone", "global generator"),
         (CopyTestsOnValidation, "test_splits_differ", "split test begins with the batch of split validation"),
         (CopyOfOtherVocabulary, "test_evaluation_sets_are_of_this_vocabulary", "has 16 ids, and the task 8"),
+        (CopyWithRecallAtTen, "test_evaluations_add_up", "'recall@10' cannot be told by axes"),
         (CopyOfMeans, "test_positions_are_measured_alike", "do not add up"),
         (CopyIgnoresRank, "test_each_argument_changes_the_batch", "another rank gives the same training batch"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chimeralab.errors import SpecError
-from chimeralab.metrics import MetricName, grouped, parse, parse_axes
+from chimeralab.metrics import MetricName, parse, parse_axes, series
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,29 @@ def test_other_names_are_refused_with_the_form(name: str) -> None:
         parse(name)
 
 
-def test_names_are_grouped_by_axes_and_values_rise() -> None:
-    names = ["train/loss", "test/loss@length=1024", "test/loss@length=64", "test/loss", "test/a@depth=0.5,length=8"]
-    found = grouped(names)
-    assert list(found) == [("length",), ("depth", "length")]
-    assert [dict(name.axes)["length"] for name in found["length",]["test/loss"]] == [64, 1024]
+def test_what_has_axes_becomes_curves_and_grids_over_all_runs() -> None:
+    measured = {
+        1: {"train/loss": 1.0, "test/loss": 2.0, "test/loss@length=1024": 3.0, "test/loss@length=64": 4.0},
+        2: {"test/loss@length=64": 5.0, "test/a@depth=0.5,length=8": 6.0, "test/a@depth=1.0,length=8": 7.0},
+        3: {"test/b@length=8": 8.0, "test/c@depth=0.5,length=8": 9.0, "test/c@depth=1.0,length=4": 10.0},
+    }
+    found = {(one.metric, one.axes): one for one in series(measured)}
+    assert list(found) == [
+        ("test/a@length=8", ("depth",)),
+        ("test/c", ("depth", "length")),
+        ("test/loss", ("length",)),
+    ]
+    assert found["test/loss", ("length",)].values == ((64, 1024),)
+    assert found["test/loss", ("length",)].points == {1: {(1024,): 3.0, (64,): 4.0}, 2: {(64,): 5.0}}
+    assert found["test/a@length=8", ("depth",)].points == {2: {(0.5,): 6.0, (1.0,): 7.0}}
+    assert found["test/c", ("depth", "length")].points == {3: {(0.5, 8): 9.0, (1.0, 4): 10.0}}
     assert parse_axes("") == {}
+
+
+def test_names_of_another_form_are_passed_over() -> None:
+    assert series({1: {"validation/recall@10": 1.0, "validation/recall@20": 2.0, "odd": 3.0}}) == []
+
+
+def test_words_come_after_numbers() -> None:
+    (one,) = series({1: {f"test/loss@kind={value}": 0.0 for value in ("b", "a", "10", "9")}})
+    assert one.values == ((9, 10, "a", "b"),)

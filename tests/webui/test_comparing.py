@@ -7,7 +7,7 @@ import math
 import pytest
 
 from chimeralab.comparison import ComparedRun, Comparison
-from chimeralab_webui import comparing, curves
+from chimeralab_webui import comparing, curves, over_axes
 
 LOSS, ACCURACY, DECODE = (comparing.BY_KEY[key] for key in ("loss", "accuracy", "decode_ms"))
 
@@ -58,6 +58,43 @@ def test_table_has_a_column_for_each_context() -> None:
 def test_points_without_both_measures_are_not_drawn() -> None:
     rows = comparing.rows(comparison(compared(1, loss=2.0), compared(2, loss=3.0, decode_ms={16: 1.0})), 16)
     assert [trace["name"] for trace in comparing.pareto(rows, "decode_ms", "loss")["data"]] == ["run 2"]
+
+
+LENGTHS = {"test/accuracy@length=64": 0.5, "test/accuracy@length=1024": 0.25, "test/accuracy": 0.75}
+DEPTHS = {f"test/loss@depth={d},length={n}": d * n for d in (0.5, 1.0) for n in (8, 16)}
+
+
+def test_a_metric_over_one_axis_is_a_curve_for_each_run() -> None:
+    reply = over_axes.reply({1: LENGTHS, 2: {"test/accuracy@length=64": math.nan}}, ["a", "b"], None)
+    assert [(trace["x"], trace["y"]) for trace in reply["figure"]["data"]] == [
+        ([64, 1024], [0.5, 0.25]),
+        ([64], [None]),
+    ]
+    assert reply["figure"]["layout"]["xaxis"]["type"] == "log"
+    assert reply["options"]["measured"] == [{"value": "test/accuracy length", "label": "Accuracy by length (test)"}]
+
+
+def test_a_metric_over_two_axes_is_a_heat_map_for_each_run_in_one_scale() -> None:
+    runs = {1: LENGTHS | DEPTHS, 2: {"test/loss@depth=0.5,length=16": 1.0}, 3: LENGTHS}
+    reply = over_axes.reply(runs, ["a", "<b>", "c"], {"choices": {"measured": "test/loss depth length"}})
+    first, second = reply["figure"]["data"]
+    assert (first["x"], first["y"], first["z"]) == (["8", "16"], ["0.5", "1.0"], [[4, 8], [8, 16]])
+    assert second["z"] == [[None, 1.0], [None, None]]
+    assert [note["text"] for note in reply["figure"]["layout"]["annotations"]] == ["a", "&lt;b&gt;"]
+    assert [option["value"] for option in reply["options"]["measured"]] == [
+        "test/accuracy length",
+        "test/loss depth length",
+    ]
+
+
+def test_without_axes_there_is_nothing_to_draw() -> None:
+    assert over_axes.reply({1: {"test/loss": 1.0, "test/loss@length=8": 2.0}}, ["a"], None) == {"figure": {"data": []}}
+
+
+def test_a_test_is_no_curve() -> None:
+    assert curves.quantities(["validation/loss", "test/loss@length=8", "test/exact_match"]) == [
+        {"value": "loss", "label": "Loss (nats)"}
+    ]
 
 
 def test_smoothing_starts_without_bias_and_passes_over_nan() -> None:

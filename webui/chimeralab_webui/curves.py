@@ -77,8 +77,8 @@ CONTROLS: list[dict[str, Any]] = [
 
 
 def quantities(metrics: Sequence[str]) -> list[dict[str, str]]:
-    """The choices for a set of metric names, the usual ones first."""
-    names = {metric.rpartition("/")[2] for metric in metrics}
+    """The choices for a set of metric names, the usual ones first; a test is measured once and is no curve."""
+    names = {metric.rpartition("/")[2] for metric in metrics if not metric.startswith("test/")}
     order = [name for name in FIRST if name in names] + sorted(names - set(FIRST))
     return [{"value": name, "label": title(name)} for name in order]
 
@@ -92,7 +92,8 @@ def figure(lab: Lab, run_ids: Sequence[int], names: Sequence[str], choices: Choi
     data: list[dict[str, Any]] = []
     several = len(run_ids) > 1
     for position, (run_id, name) in enumerate(zip(run_ids, names, strict=True)):
-        metrics = [m for m in lab.metrics(run_id) if m.rpartition("/")[2] == choices.quantity]
+        named = [m for m in lab.metrics(run_id) if m.rpartition("/")[2] == choices.quantity]
+        metrics = [m for m in named if not m.startswith("test/")]
         for index, metric in enumerate(metrics):
             split, last = metric.partition("/")[0], index == len(metrics) - 1
             curve = lab.curve(run_id, metric, x=choices.x, max_points=POINTS_TO_SMOOTH if choices.smooth else POINTS)

@@ -11,6 +11,7 @@ import typer
 
 from chimeralab.cli.options import HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import count, duration, number, out, size, status, table
+from chimeralab.cli.series import plain, print_series
 
 Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled"]
 RunArgument = Annotated[str, typer.Argument(help="A run's id or its unique name.", metavar="RUN")]
@@ -80,12 +81,15 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
     out.print(row.name, markup=False)
     out.print(row.pattern, markup=False, style="dim")
     out.print(f"step {row.step} of {row.total_steps}, {duration(row.seconds)} of training, attempt {row.attempt}\n")
+    last = {name: m.last for name, m in metrics.items()}
+    single = plain(last)
     out.print(
         table(
             ("metric", "last", "min", "max"),
-            [(n, f"{m.last:.6g}", f"{m.min:.6g}", f"{m.max:.6g}") for n, m in metrics.items()],
+            [(n, f"{m.last:.6g}", f"{m.min:.6g}", f"{m.max:.6g}") for n, m in metrics.items() if n in single],
         )
     )
+    print_series({row.id: last})
     if profiles:
         rows = [
             (p.name, p.context, p.batch, *(f"{k} {v:.4g}" for k, v in list(p.values.items())[:3])) for p in profiles
@@ -114,6 +118,7 @@ def compare(
         typer.echo(comparison.model_dump_json(indent=2))
         return
     print_comparison(comparison)
+    print_series({row.id: row.held_out for row in comparison.rows})
     if comparison.differences:
         rows = [(field, *(values[r.id] for r in comparison.rows)) for field, values in comparison.differences.items()]
         out.print()

@@ -220,12 +220,13 @@ class Trainer:
             self.emit_progress(0.0, force=True, phase="test")
             try:
                 found = measure_test(self.model, task, self.task, self.train, self.device, self.dtype)
+                axes = parse_axes(place)
+                values = {str(parse(f"test/{name}").at(axes)): value for name, value in found.items()}
             except (LabError, torch.OutOfMemoryError) as error:
                 told = str(error).splitlines()[0]
                 self.sink.emit(Log(level="warning", message=f"not tested at {place or 'the test split'}: {told}"))
                 continue
-            axes = parse_axes(place)
-            self.emit_metrics({str(parse(f"test/{name}").at(axes)): value for name, value in found.items()})
+            self.emit_metrics(values)
 
     def save(self, role: str) -> None:
         path = checkpoint.save(self.folder / "checkpoints", self.model, self.optimizer, self.position)

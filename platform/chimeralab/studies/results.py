@@ -202,12 +202,12 @@ class _Found:
 
     def _along(self, axis: str, metric: str) -> list[tuple[Any, str]]:
         """(value, name) of the metric at every place that was measured on an axis of its own."""
-        names = {name for _, _, members in self.best for member in members for name in member.metrics}
+        members = [member for _, _, members in self.best for member in members]
         return [
-            (name.axes[0][1], str(name))
-            for axes, curves in metrics.grouped(names).items()
-            if axes == (axis,)
-            for name in curves.get(metric, [])
+            (value, str(metrics.parse(metric).at({axis: value})))
+            for one in metrics.series({number: member.metrics for number, member in enumerate(members)})
+            if (one.metric, one.axes) == (metric, (axis,))
+            for value in one.values[0]
         ]
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Task
-from chimeralab.metrics import parse_axes
+from chimeralab.errors import SpecError
+from chimeralab.metrics import parse, parse_axes
 from chimeralab.testing.conformance import Conformance, Finding, require, require_form
 
 WIDTH = 16  # of the hidden states that a readout is tried on
@@ -180,6 +181,11 @@ class TaskConformance(Conformance):
                 abs(value - whole[name]) <= 1e-4 * max(1.0, abs(whole[name])),
                 f"metric {name!r} is {whole[name]:.6g} of a batch and {value:.6g} of its rows: put sums in Evaluation",
             )
+        for name in whole:
+            try:
+                parse(f"validation/{name}")
+            except SpecError as error:
+                require(False, f"metric {name!r} cannot be told by axes: {error.remedy}")
         require(self.task.metric in whole, f"metric {self.task.metric!r} is not among {', '.join(whole)}")
 
     def test_prompts_are_tokens(self) -> None:

@@ -8,7 +8,7 @@ import gradio as gr
 from pydantic import BaseModel, Field
 
 from chimeralab import LabError, RunFilter
-from chimeralab_webui import comparing, curves, figures
+from chimeralab_webui import comparing, curves, figures, over_axes
 from chimeralab_webui.figures import RUN_COLORS
 from chimeralab_webui.run_rows import ACTIVE, colors
 from chimeralab_webui.widgets import LIVE, listen, pace, plot, widget
@@ -67,10 +67,20 @@ def build(lab: Lab) -> None:
                 waiting="Speed and memory are measured after training",
             )
     with gr.Column(elem_classes=["cl-panel"]):
+        tested = plot(
+            "Test",
+            controls=over_axes.CONTROLS,
+            height=360,
+            elem_id="compare-test",
+            waiting="Lengths, positions and the like are measured when training has ended",
+        )
+    with gr.Column(elem_classes=["cl-panel"]):
         differences = widget("differences", elem_id="compare-differences")
     timer = gr.Timer(LIVE)
 
-    def refresh(picked: Any, curve_value: Any, pareto_value: Any, profile_value: Any) -> tuple[Any, ...]:
+    def refresh(
+        picked: Any, curve_value: Any, pareto_value: Any, profile_value: Any, test_value: Any
+    ) -> tuple[Any, ...]:
         wanted = Picked.model_validate(picked or {})
         ids, missing = _existing(lab, wanted.runs)
         comparison = lab.compare(ids)
@@ -95,13 +105,16 @@ def build(lab: Lab) -> None:
             gr.update(reply=_curves(lab, ids, list(names.values()), curve_value)),
             gr.update(reply={"figure": comparing.pareto(rows, across, up)}),
             gr.update(reply={"figure": profiles}),
+            gr.update(
+                reply=over_axes.reply({r.id: r.held_out for r in comparison.rows}, list(names.values()), test_value)
+            ),
             gr.update(reply={"names": list(names.values()), "fields": _fields(comparison)}),
             pace(any(row["status"] in ACTIVE for row in rows)),
         )
 
-    everything = [table, curve, pareto, profile]
+    everything = [table, curve, pareto, profile, tested]
     listen(
-        [table.pick, curve.choose, pareto.choose, profile.choose, timer.tick],
+        [table.pick, curve.choose, pareto.choose, profile.choose, tested.choose, timer.tick],
         refresh,
         everything,
         [*everything, differences, timer],

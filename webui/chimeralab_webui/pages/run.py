@@ -10,7 +10,7 @@ import gradio as gr
 from pydantic import BaseModel
 
 from chimeralab import LabError, RunFilter, SpecError
-from chimeralab_webui import curves, figures, run_actions
+from chimeralab_webui import curves, figures, over_axes, run_actions
 from chimeralab_webui.run_rows import ACTIVE, RunRows, colors
 from chimeralab_webui.widgets import LIVE, complaint, listen, pace, plot, widget
 
@@ -51,23 +51,34 @@ def build(lab: Lab) -> None:
                 waiting="Speed and memory are measured after training",
             )
     with gr.Column(elem_classes=["cl-panel"]):
+        tested = plot(
+            "Test",
+            controls=over_axes.CONTROLS,
+            height=320,
+            elem_id="run-test",
+            waiting="Lengths, positions and the like are measured when training has ended",
+        )
+    with gr.Column(elem_classes=["cl-panel"]):
         details = widget(
             "run_details", ("ask",), palette=[asdict(entry) for entry in lab.palette()], elem_id="run-details"
         )
     timer = gr.Timer(LIVE)
 
-    def refresh(head_value: Any, curve_value: Any, profile_value: Any, details_value: Any) -> tuple[Any, ...]:
+    def refresh(
+        head_value: Any, curve_value: Any, profile_value: Any, test_value: Any, details_value: Any
+    ) -> tuple[Any, ...]:
         shown = Shown.model_validate(head_value or {})
         try:
             run = _run(lab, shown.id)
         except LabError as error:
             wrong = gr.update(reply={"rev": shown.rev, "error": complaint(error)})
-            return wrong, gr.skip(), gr.skip(), gr.skip(), pace(False)
+            return wrong, gr.skip(), gr.skip(), gr.skip(), gr.skip(), pace(False)
         metrics = lab.metrics(run.id)
         return (
             gr.update(reply={"rev": shown.rev, "run": _head(rows, run)}),
             gr.update(reply=_curve(lab, run, metrics, curve_value)),
             gr.update(reply=_profile(lab, run, profile_value)),
+            gr.update(reply=_test(lab, run, test_value)),
             gr.update(reply=_details(lab, run, details_value)),
             pace(run.status in ACTIVE),
         )
@@ -81,8 +92,10 @@ def build(lab: Lab) -> None:
             said = {"error": complaint(error)}
         return gr.update(reply={"rev": shown.rev, **said})
 
-    everything = [head, curve, profile, details]
-    listen([head.ask, curve.choose, profile.choose, timer.tick], refresh, everything, [*everything, timer])
+    everything = [head, curve, profile, tested, details]
+    listen(
+        [head.ask, curve.choose, profile.choose, tested.choose, timer.tick], refresh, everything, [*everything, timer]
+    )
     listen(head.act, act, head, head)
 
 
@@ -121,6 +134,12 @@ def _curve(lab: Lab, run: Any, metrics: list[str], value: Any) -> dict[str, Any]
 def _profile(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
     measure = ((value or {}).get("choices") or {}).get("measure", "decode_ms")
     return {"figure": figures.profile_curves(lab.profiles([run.id]), {run.id: run.name}, measure)}
+
+
+def _test(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
+    last = {name: summary.last for name, summary in lab.summaries([run.id])[run.id].items()}
+    held_out = {name: measured for name, measured in last.items() if not name.startswith("train/")}
+    return over_axes.reply({run.id: held_out}, [run.name], value)
 
 
 def _details(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
