@@ -85,8 +85,8 @@ class SweepRecords:
         """
         points = self._asked_before(spec)
         members = spec.members(points)
+        self._check(spec, members)
         whole = spec.resolved(members)
-        self._check(whole, members)
         wanted = (spec.search.n or 0) * len(spec.seeds) if spec.search.kind == "optuna" else len(members)
         sweep = self.store.put_sweep(
             spec.name,

@@ -68,8 +68,8 @@ def test_a_run_whose_worker_is_killed_repeats_the_undisturbed_curve(lab: Lab, un
 def test_a_run_goes_on_while_the_dispatcher_is_killed(lab: Lab, undisturbed: dict) -> None:
     run = lab.submit(small_spec(lab, name="killed dispatcher", **LONG))
     until(lambda: lab.run(run).step >= 30)
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::Dispatcher" in " ".join(process.info["cmdline"] or ()):
+    for process in psutil.Process(lab.cluster_connection.pid).children(recursive=True):
+        if "ray::Dispatcher" in " ".join(process.cmdline()):
             process.kill()
     (row,) = lab.wait(run, timeout=240)
     assert (row.status, row.attempt) == ("completed", 1), row.status_reason

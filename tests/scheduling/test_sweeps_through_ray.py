@@ -101,9 +101,39 @@ def test_a_sweep_goes_on_while_the_dispatcher_is_killed(lab: Lab) -> None:
     lab.sweep(sweep_of("orphaned", {"train.lr": [1e-3, 2e-3, 3e-3]}, seeds=[5, 6], train={"steps": 80}, at_once=2))
     runs = lab.sweep_table("orphaned").run_ids
     until(lambda: sum(lab.run(run).status == "completed" for run in runs) >= 2)
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::Dispatcher" in " ".join(process.info["cmdline"] or ()):
+    for process in psutil.Process(lab.cluster_connection.pid).children(recursive=True):
+        if "ray::Dispatcher" in " ".join(process.cmdline()):
             process.kill()
     rows = wait(lab, "orphaned")
     assert [(row.status, row.attempt) for row in rows] == [("completed", 1)] * 6
     until(lambda: lab.sweep_table("orphaned").status == "completed")
+
+
+def test_members_that_are_not_among_the_best_are_pruned_and_say_so(lab: Lab) -> None:
+    points = {
+        "good": {"train.lr": 1e-2},
+        "better": {"train.lr": 2e-2},
+        **{f"idle {n}": {"train.lr": n * 1e-12, "train.steps": 20_000} for n in (1, 2)},
+    }
+    spec = sweep_of("halved", {"case": points}, metric="validation/loss", prune={"min_step": 16, "eta": 2}, at_once=2)
+    lab.sweep(spec)
+    rows = wait(lab, "halved")
+    assert [row.status for row in rows] == ["completed", "completed", "pruned", "pruned"]
+    assert "members were better there" in rows[2].status_reason
+    assert 16 <= rows[3].step < 20_000
+    table = lab.sweep_table("halved")
+    assert table.status == "completed"
+    assert table.points[table.best.key].point["case"] in ("good", "better")
+    lab.sweep(spec)  # what was pruned stays so
+    assert [lab.run(row.id).status for row in rows] == ["completed", "completed", "pruned", "pruned"]
+
+
+def test_a_learned_search_asks_for_more_until_it_has_its_points(lab: Lab) -> None:
+    pytest.importorskip("optuna")
+    axes = {"train.lr": {"log": [1e-4, 1e-1]}, "train.weight_decay": [0, 0.1]}
+    lab.sweep(sweep_of("learned", axes, search={"kind": "optuna", "n": 5}, at_once=2))
+    rows = wait(lab, "learned")
+    assert [row.status for row in rows] == ["completed"] * 5
+    table = lab.sweep_table("learned")
+    assert (table.status, table.wanted) == ("completed", 5)
+    assert len({point.point["train.lr"] for point in table.points}) == 5

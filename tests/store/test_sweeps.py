@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from samples import new_run, running
+from samples import curve, new_run, running
 from sqlalchemy import create_engine
 
 from chimeralab.errors import RequestError
@@ -157,6 +158,17 @@ def test_an_active_run_names_its_worker_and_its_sweep(store: Store) -> None:
     store.claim(run_id, 0, "here", worker="worker-7")
     (active,) = store.active()
     assert (active.worker, active.sweep, active.cluster) == ({"name": "worker-7"}, sweep, "here")
+
+
+def test_curves_of_a_sweep_are_those_of_its_own_runs(store: Store) -> None:
+    sweep = put(store, "a", "b")
+    first, second = runs_of(store, sweep)
+    attempt = store.claim(first, 0)
+    assert attempt is not None
+    store.append(first, attempt, curve({1: 0.5, 2: math.nan, 3: 0.25}))
+    found = store.sweep_curves(sweep, "loss")
+    assert repr(found) == repr({first: [(1, 0.5), (2, math.nan), (3, 0.25)], second: []})
+    assert store.sweep_curves(sweep, "nobody measured this") == {first: [], second: []}
 
 
 def test_an_unknown_sweep_is_named(store: Store) -> None:

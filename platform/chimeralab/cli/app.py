@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from chimeralab.cli import author, compose, evaluate, inspect, kernels, manage, serve, study, train, weights
+from chimeralab.cli import author, compose, evaluate, inspect, kernels, manage, serve, study, sweep, train, weights
 from chimeralab.cli.output import fail
 from chimeralab.errors import ClusterError, LabError, RequestError, RunFailed, StoreError
 
@@ -34,6 +34,7 @@ app.command("compare", rich_help_panel="Compare")(manage.compare)
 app.command("evaluate", rich_help_panel="Compare")(evaluate.evaluate)
 app.command("plugins", rich_help_panel="Look around")(inspect.plugins)
 app.add_typer(kernels.kernels, name="kernels", rich_help_panel="Look around")
+app.add_typer(sweep.sweep, name="sweep", rich_help_panel="Train")
 app.add_typer(study.study, name="study", rich_help_panel="Train")
 app.add_typer(weights.weights, name="weights", rich_help_panel="Train")
 app.add_typer(author.author, name="plugin", rich_help_panel="Extend")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +13,10 @@ from chimeralab.cli.options import HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import count, duration, number, out, size, status, table
 from chimeralab.cli.series import plain, print_series
 
-Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled"]
+if TYPE_CHECKING:
+    from chimeralab.comparison import Comparison
+
+Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled", "pruned"]
 RunArgument = Annotated[str, typer.Argument(help="A run's id or its unique name.", metavar="RUN")]
 
 
@@ -21,6 +24,7 @@ def runs(
     text: Annotated[str | None, typer.Argument(help="Only runs whose name, pattern or notes contain this.")] = None,
     project: Annotated[str | None, typer.Option(help="Only of this project.")] = None,
     state: Annotated[Status | None, typer.Option("--status", help="Only with this status.")] = None,
+    sweep: Annotated[str | None, typer.Option(help="Only members of this sweep.")] = None,
     order: Annotated[
         str, typer.Option(help="Column or metric:NAME to sort by; '-' first turns it round.")
     ] = "-created",
@@ -33,7 +37,7 @@ def runs(
     from chimeralab.lab import RunFilter
 
     with open_lab(home, store) as lab:
-        wanted = RunFilter(project=project, status=state, text=text, order_by=order, limit=limit)
+        wanted = RunFilter(project=project, status=state, text=text, sweep=sweep, order_by=order, limit=limit)
         page = lab.runs(wanted)
         measured = lab.summaries([run.id for run in page.rows])
     values = {run.id: {name: m.last for name, m in measured[run.id].items()} for run in page.rows}
@@ -146,3 +150,23 @@ def print_comparison(comparison) -> None:  # type: ignore[no-untyped-def]
         lines.append((f"state at {length}", [size(row.state_bytes.get(length)) for row in rows]))
     shown = [(label, *values) for label, values in lines if any(values)]
     out.print(table(("", *(f"run {row.id}" for row in rows)), shown))
+
+
+def print_seeds(comparison: Comparison) -> None:
+    """Runs that differ by seed alone, as one line each, and the differences between stacks; nothing where none do."""
+    if not comparison.seeded:
+        return
+    names = sorted({name for group in comparison.groups for name in group.values})
+    shown = [name for name in names if name.startswith(("validation/", "test/"))]
+    rows = [
+        (group.pattern, group.task, len(group.runs), *(group.values.get(name, "") for name in shown))
+        for group in comparison.groups
+    ]
+    out.print()
+    out.print(table(("over seeds", "task", "runs", *shown), rows))
+    if comparison.pairs:
+        lines = [(p.a, p.b, str(p.difference), f"{p.p:.3g}", f"{p.adjusted:.3g}") for p in comparison.pairs]
+        metric = comparison.pairs[0].metric
+        out.print()
+        out.print(table(("a", "b", f"{metric}: a - b", "p", "p, Holm"), lines))
+    out.print("means with 95 % bootstrap intervals over seeds; p of paired sign flips", style="dim")

@@ -23,6 +23,7 @@ STATUS_STYLE = {
     "completed": "green",
     "failed": "red",
     "cancelled": "yellow",
+    "pruned": "magenta",
 }
 
 

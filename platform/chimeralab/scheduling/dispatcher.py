@@ -18,6 +18,7 @@ from chimeralab.errors import ClusterError, LabError, StaleAttempt
 from chimeralab.events import Metrics, load_events
 from chimeralab.plugins import registry
 from chimeralab.scheduling.cluster import NAMESPACE
+from chimeralab.scheduling.sweeping import SweepKeeper
 from chimeralab.scheduling.worker import DISPATCHER, RunWorker, worker_name
 from chimeralab.store import ActiveRun, QueuedRun, Store
 
@@ -57,6 +58,7 @@ class Dispatcher:
         self.workers: dict[int, _Worker] = {}  # by the run that they have
         self.idle: list[_Worker] = []
         self._heartbeat = 0.0
+        self.sweeps = SweepKeeper(self.store)
         threading.Thread(target=self._loop, name="dispatch", daemon=True).start()
 
     # -- what workers call ----------------------------------------------------------------------------------
@@ -74,6 +76,9 @@ class Dispatcher:
             if isinstance(event, Metrics):
                 total = total or self.store.run(run_id).total_steps
                 registry().notify("run_progress", run_id=run_id, step=event.step, total=total, metrics=event.values)
+        worker = self.workers.get(run_id)
+        if worker is not None and worker.sweep is not None:
+            self.sweeps.evaluated(worker.sweep, run_id, attempt, events)
         return last
 
     def finish(self, run_id: int, attempt: int, status: Any, reason: str) -> None:

@@ -39,6 +39,7 @@ def _plugins_of(spec: RunSpec) -> list[tuple[str, str, str]]:
     from chimeralab.stack.branch import mixers_of
 
     known = registry()
+    known.task(spec.task.name, "task.name")  # a dispatcher that asks for more runs has loaded no task yet
     owners = {known.owner("task", spec.task.name).name}
     for layer in spec.stack.layers:
         owners |= {known.owner("mixer", name).name for name in mixers_of(layer)}

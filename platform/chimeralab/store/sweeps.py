@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from chimeralab.errors import RequestError, did_you_mean
 from chimeralab.store.database import Database, insert_missing, repeatable
 from chimeralab.store.enqueue import enqueue
-from chimeralab.store.models import Run, Sweep, SweepMember
+from chimeralab.store.models import Metric, Point, Run, Sweep, SweepMember
 from chimeralab.store.queries import all_rows
 from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, Status, SweepRow, SweepStatus
 from chimeralab.store.transitions import again, locked, move
@@ -130,6 +130,20 @@ class Sweeps:
         query = select(member.number, member.run_id, member.owned, member.seed, member.point, *about)
         query = query.join(Run, Run.id == member.run_id).where(member.sweep_id == sweep)
         return all_rows(self._database, MemberRow, query.order_by(member.number))
+
+    def sweep_curves(self, sweep: int, metric: str) -> dict[int, list[tuple[int, float]]]:
+        """(step, value) of a metric for each run that the sweep queued, in the order of steps."""
+        number = select(Metric.id).where(Metric.name == metric).scalar_subquery()
+        query = select(SweepMember.run_id, Point.step, Point.value)
+        query = query.outerjoin(Point, (Point.run_id == SweepMember.run_id) & (Point.metric_id == number))
+        query = query.where(SweepMember.sweep_id == sweep, SweepMember.owned)
+        found: dict[int, list[tuple[int, float]]] = {}
+        with self._database.reading() as connection:
+            for run_id, step, value in connection.execute(query.order_by(SweepMember.run_id, Point.step)):
+                curve = found.setdefault(run_id, [])
+                if step is not None:
+                    curve.append((step, value))
+        return found
 
     def sweeps_of(self, run_id: int) -> list[str]:
         """Names of the sweeps that a run is a member of."""

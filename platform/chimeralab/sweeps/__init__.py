@@ -4,6 +4,6 @@ A sweep's members are ordinary runs. This room says which runs they are, which o
 (`halving`), and what to try next (`search`); the store keeps them and the dispatcher starts them.
 """
 
-from chimeralab.sweeps.spec import Halving, Member, Search, SweepSpec
+from chimeralab.sweeps.spec import Halving, Member, Search, SweepSpec, read_sweep
 
-__all__ = ["Halving", "Member", "Search", "SweepSpec"]
+__all__ = ["Halving", "Member", "Search", "SweepSpec", "read_sweep"]

@@ -77,7 +77,7 @@ def suggest(spec: SweepSpec, trials: Sequence[Trial], count: int) -> list[Point]
             spaces[axis.name] = optuna.distributions.FloatDistribution(*ends, log=axis.interval.log)
         else:  # optuna's categories are plain values: the number of the choice stands for it
             spaces[axis.name] = optuna.distributions.CategoricalDistribution(range(len(axis.choices)))
-    sampler = optuna.samplers.TPESampler(seed=spec.search.seed + len(trials), constant_liar=True)
+    sampler = optuna.samplers.TPESampler(seed=(spec.search.seed * 1_000_003 + len(trials)) % 2**32, constant_liar=True)
     study = optuna.create_study(direction="minimize" if spec.direction == "min" else "maximize", sampler=sampler)
     states = optuna.trial.TrialState
     for trial in trials:

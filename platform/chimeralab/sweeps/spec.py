@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from chimeralab.errors import LabError, SpecError
+from chimeralab.errors import DataError, LabError, SpecError
 from chimeralab.runs.fields import read_stack_fields, with_stack
 from chimeralab.runs.spec import RunSpec
 from chimeralab.stack.spec import StackSpec
@@ -246,6 +247,22 @@ class SweepSpec(_Spec):
             for path, value in axes[name].fields(label).items():
                 _set(fields, path, value, f"axes: {name} = {label}")
         return fields
+
+
+def read_sweep(file: Path) -> SweepSpec:
+    """The sweep in a YAML or JSON file; without a name it is called as the file is.
+
+    Raises:
+        DataError: the file cannot be read. SpecError: it says something that no sweep has.
+    """
+    import yaml
+
+    try:
+        written = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise DataError(f"it cannot be read: {reason}", place=str(file)) from None
+    return SweepSpec.read({"name": file.stem, **written} if isinstance(written, dict) else written)
 
 
 def _set(fields: dict[str, Any], path: str, value: Any, place: str) -> None:
