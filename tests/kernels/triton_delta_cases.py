@@ -86,14 +86,19 @@ def test_it_reads_strided_inputs(form: str) -> None:
         assert torch.equal(actual, expected)
 
 
-def test_the_general_form_stands_in_for_a_decay_by_channel() -> None:
-    from chimeralab_kernels.triton_tier.delta_rule import as_general
+@pytest.mark.parametrize("form", ["channel", "general"])
+def test_flat_and_steep_chunks_agree(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chimeralab_kernels.triton_tier import delta_rule
 
-    inputs = delta_inputs("channel", 20, B=1, G=1, H=2, K=16, V=16)
-    a, b = as_general(inputs["k"], inputs["v"], inputs["beta"], inputs["log_decay"])
-    general = {name: x.float() for name, x in on_device(inputs | {"a": a, "b": b}).items()}
-    for actual, expected in zip(KERNEL.function(**general), REFERENCE(**inputs), strict=True):
-        assert error(actual, expected) < 1e-6
+    cut = dataclasses.replace(
+        delta_rule.plan(1, 1, 150, 16, 16, torch.float32), chunk=64, chunks=3, segments=1, chunks_a_segment=3
+    )
+    monkeypatch.setattr(delta_rule, "plan", lambda *_: cut)
+    inputs = delta_inputs(form, 150, B=1, G=1, H=1, K=16, V=16)
+    # One block; blocks of 16; single tokens, and the end of what was.
+    inputs["log_decay"] *= torch.tensor([0.1, 4.0, 60.0]).repeat_interleave(64)[:150, None, None]
+    inputs["log_decay"][:, 140, :, :8] = -torch.inf
+    check(inputs, 2e-5)
 
 
 def test_one_token_is_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:

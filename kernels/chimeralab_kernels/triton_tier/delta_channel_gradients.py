@@ -1,8 +1,9 @@
 """Gradients of the delta rule's inputs when every key channel has its own decay, chunk by chunk.
 
-As in `delta_gradients`. Scores are differentiated level by level: with dP of a level's pairs, symmetric, and X the
-query in the second half of each block and the key in the first, dP X is the gradient of both. What a pair adds to the
-gradient of the decay where it is read and takes away where it is written is the same product, and cancels.
+As in `delta_gradients`, for a chunk's stacks of readers and writers. With O = dy above dr and I = e above v (or e
+alone), scores have the gradient O Iᵀ, readers have O S and writers I D through the states, S before the chunk and D
+the gradient of the one after it. What a pair adds to the gradient of the decay where it is read and takes away where
+it is written is the same product of rounded operands, and cancels.
 """
 
 from __future__ import annotations
@@ -10,188 +11,170 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def delta_score_gradients(
-    v, dy,  # B T H V
-    e, dr,  # B T H V
-    d_qw, d_xw, d_qk, d_xk,  # B·H chunks C C
-    v_b, v_t, v_h, y_b, y_t, y_h,  # strides
-    T, H, scale,
-    V: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-    GENERAL: tl.constexpr,  # v is written too, and x is a; without, x is −k
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Gradients of the scores, those below the diagonal mirrored above it. BV ≥ V."""
-    chunks = tl.cdiv(T, C)
-    at = tl.program_id(0).to(tl.int64)
-    head = at // chunks
-    n, h = head // H, head % H
-    row = tl.arange(0, C)
-    t = at % chunks * C + row
-    column = tl.arange(0, BV)
-    inside = (t < T)[:, None] & (column < V)[None, :]
-    own = ((n * T + t) * H + h)[:, None] * V + column[None, :]
-    written = tl.load(e + own, mask=inside, other=0.0)
-    solved = tl.load(dr + own, mask=inside, other=0.0)
-    out = tl.load(dy + n * y_b + h * y_h + t[:, None] * y_t + column[None, :], mask=inside, other=0.0)
-    at *= C * C
-    sign = 1.0 if GENERAL else -1.0
-    _mirror(d_qw + at, tl.dot(out, tl.trans(written), input_precision=PRECISION) * scale, C)
-    _mirror(d_xw + at, tl.dot(solved, tl.trans(written), input_precision=PRECISION) * sign, C)
-    if GENERAL:
-        values = tl.load(v + n * v_b + h * v_h + t[:, None] * v_t + column[None, :], mask=inside, other=0.0)
-        _mirror(d_qk + at, tl.dot(out, tl.trans(values), input_precision=PRECISION) * scale, C)
-        _mirror(d_xk + at, tl.dot(solved, tl.trans(values), input_precision=PRECISION), C)
-
-
-@triton.jit
-def _mirror(to, X, C: tl.constexpr):
-    row = tl.arange(0, C)
-    low = row[:, None] >= row[None, :]
-    X = tl.where(low, X, 0.0)
-    X += tl.where(low, 0.0, tl.trans(X))
-    tl.store(to + row[:, None] * C + row[None, :], X.to(to.dtype.element_ty))
+from chimeralab_kernels.triton_tier.channel_decays import sums
+from chimeralab_kernels.triton_tier.delta_stacks import (
+    block_factors,
+    block_size,
+    level_factors,
+    load_decays,
+    reader_rows,
+)
 
 
 @triton.jit
 def delta_channel_gradients(  # noqa: PLR0915
     q, k,  # B T G K
-    a, b,  # B T H K
-    sums,  # B T H K: G
+    a, b, g,  # B T H K
     beta,  # B T H
     v, dy,  # B T H V
     e, dr,  # B T H V
-    d_qw, d_xw, d_qk, d_xk,  # B·H chunks C C
     states, ends,  # B·H chunks V K: the state before each chunk; the gradient of the one after it
+    steep,  # B·H chunks
     dq, dk, da, db, dg,  # B T H K
     dbeta,  # blocks B T H: the part of each block of K
-    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, beta_b, beta_t, beta_h,  # strides
+    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, g_b, g_t, g_h, g_k, beta_b, beta_t, beta_h,  # strides
     v_b, v_t, v_h, y_b, y_t, y_h,
     B, T, H, group_heads, scale,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     LEVELS: tl.constexpr,  # C = 2 ** LEVELS
-    GENERAL: tl.constexpr, BETAS: tl.constexpr, PRECISION: tl.constexpr,
+    LIMIT: tl.constexpr,
+    FLAT: tl.constexpr,  # chunks that are not steep; otherwise those that are
+    GENERAL: tl.constexpr, BETAS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One program: a block of K of one chunk of one head; BV ≥ V."""
+    """One program: a block of K of one chunk of one head."""
     chunks = tl.cdiv(T, C)
     blocks: tl.constexpr = (K + BK - 1) // BK
     at = tl.program_id(0).to(tl.int64) // blocks
     block = tl.program_id(0) % blocks
+    if (tl.load(steep + at) == 0) != FLAT:
+        return
     head = at // chunks
     n, h = head // H, head % H
-    start = at % chunks * C
-    row = tl.arange(0, C)
-    t = start + row
-    end = tl.minimum(start + C, T) - 1
-    live = t < T
+    first = at % chunks * C
+    query, t, reach = reader_rows(C, GENERAL)
+    token = tl.arange(0, C)
+    s = tl.arange(0, 2 * C) % C if GENERAL else token
+    live = first + t < T
+    live_s = first + s < T
+    mine = (n * T + first + t) * H + h
+    mine_s = (n * T + first + s) * H + h
+    here = (first + t)[:, None]
+    here_s = (first + s)[:, None]
+    low = dr.dtype.element_ty
+
+    # Through the states, and the scores' gradients.
+    reads_out = tl.where(query[:, None], dy + n * y_b + h * y_h + here * y_t, dr + mine[:, None] * V)
+    writes_in = e + mine_s[:, None] * V
+    if GENERAL:
+        lower = tl.arange(0, 2 * C)[:, None] >= C
+        writes_in = tl.where(lower, v + n * v_b + h * v_h + here_s * v_t, writes_in)
     column = block * BK + tl.arange(0, BK)
     in_k = column < K
+    dR = tl.zeros([2 * C, BK], tl.float32)
+    dW = tl.zeros([s.shape[0], BK], tl.float32)
+    dA = tl.zeros([2 * C, s.shape[0]], tl.float32)
+    left = tl.zeros([BK], tl.float32)
+    for start in range(0, V, BV):
+        column_v = start + tl.arange(0, BV)
+        in_v = column_v < V
+        tile = at * K * V + column_v[:, None] * K + column[None, :]
+        in_tile = in_v[:, None] & in_k[None, :]
+        out = tl.load(reads_out + column_v[None, :], mask=live[:, None] & in_v[None, :], other=0.0)
+        into = tl.load(writes_in + column_v[None, :], mask=live_s[:, None] & in_v[None, :], other=0.0)
+        S = tl.load(states + tile, mask=in_tile, other=0.0)
+        D = tl.load(ends + tile, mask=in_tile, other=0.0)
+        left += tl.sum(S.to(tl.float32) * D.to(tl.float32), 0)
+        dA = tl.dot(out, tl.trans(into), dA, input_precision=PRECISION)
+        dR = tl.dot(out, S, dR, input_precision=PRECISION)
+        dW = tl.dot(into, D, dW, input_precision=PRECISION)
+
+    q += n * q_b + h // group_heads * q_h + here * q_t
+    k += n * k_b + h // group_heads * k_h
+    if GENERAL:
+        reader = tl.where(query[:, None], q, a + n * a_b + h * a_h + here * a_t)
+        writer = tl.where(lower, k + here_s * k_t, b + n * b_b + h * b_h + here_s * b_t)
+    else:
+        reader = tl.where(query[:, None], q, k + here * k_t)
+        writer = k + here_s * k_t
+    sign = tl.where(query, scale, 1.0 if GENERAL else -1.0)[:, None]
     inside = live[:, None] & in_k[None, :]
-    q += n * q_b + h // group_heads * q_h + t[:, None] * q_t
-    k += n * k_b + h // group_heads * k_h + t[:, None] * k_t
-    sums += (n * T * H + h) * K
-    mine = n * T * H + t * H + h
-    own = mine[:, None] * K + column[None, :]
-
-    # Through the states.
-    column_v = tl.arange(0, BV)
-    in_v = column_v < V
-    rows_v = live[:, None] & in_v[None, :]
-    own_v = mine[:, None] * V + column_v[None, :]
-    tile = at * K * V + column_v[:, None] * K + column[None, :]
-    in_tile = in_v[:, None] & in_k[None, :]
-    before = tl.load(states + tile, mask=in_tile, other=0.0)
-    after = tl.load(ends + tile, mask=in_tile, other=0.0)
-    low = before.dtype
-    out = tl.load(dy + n * y_b + h * y_h + t[:, None] * y_t + column_v[None, :], mask=rows_v, other=0.0)
-    d_queries = tl.dot(out, before, input_precision=PRECISION)
-    solved = tl.load(dr + own_v, mask=rows_v, other=0.0)
-    d_readers = tl.dot(solved, before, input_precision=PRECISION)
-    written = tl.load(e + own_v, mask=rows_v, other=0.0)
-    d_writers = tl.dot(written, after, input_precision=PRECISION)
-    if GENERAL:
-        values = tl.load(v + n * v_b + h * v_h + t[:, None] * v_t + column_v[None, :], mask=rows_v, other=0.0)
-        d_keys = tl.dot(values, after, input_precision=PRECISION)
-
-    queries = tl.load(q + column[None, :], mask=inside, other=0.0)
-    keys = tl.load(k + column[None, :], mask=inside, other=0.0)
-    G = tl.load(sums + t[:, None] * H * K + column[None, :], mask=inside, other=0.0)
-    total = tl.load(sums + end * H * K + column, mask=in_k, other=0.0)
-    weight = tl.full([C], 1.0, tl.float32)
+    inside_s = live_s[:, None] & in_k[None, :]
+    g += n * g_b + h * g_h + (first + token)[:, None] * g_t + column[None, :] * g_k
+    gs, total = load_decays(g, (first + token < T)[:, None] & in_k[None, :])
+    size = LEVELS if FLAT else block_size(gs, LIMIT, LEVELS)
+    w_block, w_chunk = block_factors(gs, total, s, s + 1, size, True, FLAT, LIMIT, SPLIT, PRECISION)
+    W = tl.load(writer + column[None, :], mask=inside_s, other=0.0).to(tl.float32)
     if BETAS:
-        weight = tl.load(beta + n * beta_b + h * beta_h + t * beta_t, mask=live, other=0.0).to(tl.float32)
-    if GENERAL:
-        readers = tl.load(a + n * a_b + h * a_h + t[:, None] * a_t + column[None, :], mask=inside, other=0.0)
-        writers = tl.load(b + n * b_b + h * b_h + t[:, None] * b_t + column[None, :], mask=inside, other=0.0)
-        earlier = (live & (row > 0))[:, None] & in_k[None, :]
-        G_read = tl.load(sums + (t - 1)[:, None] * H * K + column[None, :], mask=earlier, other=0.0)
-    else:
-        readers = keys
-        writers = (keys * weight[:, None]).to(low)
-        G_read = G
-    to_end = tl.exp(total[None, :] - G)
-    d_queries *= tl.exp(G) * scale
-    d_readers *= tl.exp(G_read) if GENERAL else -tl.exp(G)
-    d_writers *= to_end
-    read = readers * d_readers
-    wrote = writers * d_writers
-    if GENERAL:
-        d_keys *= to_end
-        wrote += keys * d_keys
-    moved = queries * d_queries + read - wrote
-    whole = tl.sum(wrote, 0) + tl.sum(before.to(tl.float32) * after.to(tl.float32), 0) * tl.exp(total)
-
-    # Of a token with itself: no decay is between.
-    own_pair = at * C * C + row * (C + 1)
-    d_own = tl.load(d_qw + own_pair)[:, None].to(tl.float32)
-    d_queries += d_own * writers
-    d_writers += d_own * queries
-    if GENERAL:
-        d_own = tl.load(d_qk + own_pair)[:, None].to(tl.float32)
-        d_queries += d_own * keys
-        d_keys += d_own * queries
-
-    # Of pairs within the chunk.
-    cell = at * C * C + row[:, None] * C + row[None, :]
-    for level in range(LEVELS):
-        pairs = (row[:, None] ^ row[None, :]) >> level == 1
-        second = (row >> level & 1 == 1)[:, None]
-        boundary = tl.minimum(start + ((row >> level | 1) << level) - 1, end)
-        middle = tl.load(sums + boundary[:, None] * H * K + column[None, :], mask=inside, other=0.0)
-        factor = tl.exp(tl.where(second, G - middle, middle - G))
-        read_factor = tl.exp(tl.where(second, G_read - middle, middle - G)) if GENERAL else factor
-        X = (tl.where(second, queries, writers) * factor).to(low)
-        dX = tl.dot(tl.load(d_qw + cell, mask=pairs, other=0.0), X, input_precision=PRECISION)
-        Y = (tl.where(second, readers, writers) * read_factor).to(low)
-        dY = tl.dot(tl.load(d_xw + cell, mask=pairs, other=0.0), Y, input_precision=PRECISION)
-        both = X * dX + Y * dY
-        moved += tl.where(second, both, -both)
-        d_queries += tl.where(second, dX * factor, 0.0)
-        d_readers += tl.where(second, dY * read_factor, 0.0)
-        d_writers += tl.where(second, 0.0, (dX + dY) * factor)
+        weight = tl.load(beta + n * beta_b + h * beta_h + (first + s) * beta_t, mask=live_s, other=0.0).to(tl.float32)
+        W *= weight[:, None]
+    faded_w = (W * w_block).to(low)
+    left *= tl.exp2(total)
+    dA = tl.where(s[None, :] < (t + tl.where(query, 1, 0))[:, None], dA, 0.0).to(low)
+    at_r = mine[:, None] * K + column[None, :]
+    at_w = mine_s[:, None] * K + column[None, :]
+    if FLAT:  # exp(G) = exp(E) exp(total / 2): states and pairs share their factors
+        half = tl.exp2(0.5 * total)[None, :]
+        dW *= half
+        left += tl.sum(faded_w.to(tl.float32) * dW, 0)
+        dR = tl.dot(dA, faded_w, dR * half, input_precision=PRECISION)
+        r_block, _ = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
+        R = tl.load(reader + column[None, :], mask=inside, other=0.0).to(tl.float32) * sign
+        faded_r = (R * r_block).to(low)
+        d_decay = sums(token[:, None] < reach[None, :], faded_r.to(tl.float32) * dR, SPLIT, PRECISION)
+        dR *= r_block * sign
+        tl.store(dq + at_r, dR.to(dq.dtype.element_ty), mask=inside & query[:, None])
         if GENERAL:
-            read += tl.where(second, Y * dY, 0.0)
-            X = (tl.where(second, queries, keys) * factor).to(low)
-            dX = tl.dot(tl.load(d_qk + cell, mask=pairs, other=0.0), X, input_precision=PRECISION)
-            Y = (tl.where(second, readers, keys) * read_factor).to(low)
-            dY = tl.dot(tl.load(d_xk + cell, mask=pairs, other=0.0), Y, input_precision=PRECISION)
-            both = X * dX + Y * dY
-            moved += tl.where(second, both, -both)
-            read += tl.where(second, Y * dY, 0.0)
-            d_queries += tl.where(second, dX * factor, 0.0)
-            d_readers += tl.where(second, dY * read_factor, 0.0)
-            d_keys += tl.where(second, 0.0, (dX + dY) * factor)
-
-    tl.store(dq + own, d_queries.to(dq.dtype.element_ty), mask=inside)
-    d_decay = tl.sum(moved, 0)[None, :] - tl.cumsum(moved, 0) + moved + whole[None, :]
-    if GENERAL:
-        d_decay -= read  # a reads before its own token's decay
-        tl.store(da + own, d_readers.to(da.dtype.element_ty), mask=inside)
-        tl.store(db + own, d_writers.to(db.dtype.element_ty), mask=inside)
+            tl.store(da + at_r, dR.to(low), mask=inside & ~query[:, None])
+        dW = tl.dot(tl.trans(dA), faded_r, dW, input_precision=PRECISION)
+        d_decay -= sums(token[:, None] <= s[None, :], faded_w.to(tl.float32) * dW, SPLIT, PRECISION)
+        dW *= w_block
     else:
-        d_keys = d_readers + d_writers * weight[:, None]
+        r_block, r_chunk = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
+        R = tl.load(reader + column[None, :], mask=inside, other=0.0).to(tl.float32) * sign
+        faded_r = (R * r_block).to(low)
+        dR *= r_chunk
+        dW *= w_chunk
+        read = R * dR
+        wrote = W * dW
+        left += tl.sum(wrote, 0)
+        apart = t[:, None] ^ s[None, :]
+        of_block = tl.where(apart >> size == 0, dA, 0.0).to(low)
+        d_reader = tl.dot(of_block, faded_w, input_precision=PRECISION)
+        d_writer = tl.dot(tl.trans(of_block), faded_r, input_precision=PRECISION)
+        read += faded_r.to(tl.float32) * d_reader
+        wrote += faded_w.to(tl.float32) * d_writer
+        dR += d_reader * r_block
+        dW += d_writer * w_block
+        for level in range(size, LEVELS):
+            r_level = level_factors(gs, t, reach, level, False, SPLIT, PRECISION)
+            w_level = level_factors(gs, s, s + 1, level, True, SPLIT, PRECISION)
+            faded_r = (R * r_level).to(low)
+            faded_w = (W * w_level).to(low)
+            of_level = tl.where(apart >> level == 1, dA, 0.0).to(low)
+            d_reader = tl.dot(of_level, faded_w, input_precision=PRECISION)
+            d_writer = tl.dot(tl.trans(of_level), faded_r, input_precision=PRECISION)
+            read += faded_r.to(tl.float32) * d_reader
+            wrote += faded_w.to(tl.float32) * d_writer
+            dR += d_reader * r_level
+            dW += d_writer * w_level
+        d_decay = sums(token[:, None] < reach[None, :], read, SPLIT, PRECISION)
+        d_decay -= sums(token[:, None] <= s[None, :], wrote, SPLIT, PRECISION)
+        dR *= sign
+        tl.store(dq + at_r, dR.to(dq.dtype.element_ty), mask=inside & query[:, None])
+        if GENERAL:
+            tl.store(da + at_r, dR.to(low), mask=inside & ~query[:, None])
+
+    own = ((n * T + first + token) * H + h)[:, None] * K + column[None, :]
+    in_own = (first + token < T)[:, None] & in_k[None, :]
+    tl.store(dg + own, (d_decay + left[None, :]).to(dg.dtype.element_ty), mask=in_own)
+    if GENERAL:
+        tl.store(db + at_w, dW.to(low), mask=inside_s & ~lower)
+        tl.store(dk + at_w, dW.to(dk.dtype.element_ty), mask=inside_s & lower)
+    else:
+        second = tl.arange(0, 2)[:, None, None] == 1
+        d_keys = tl.sum(tl.where(second, tl.reshape(dR, (2, C, BK)), 0.0), 0)
         if BETAS:
-            tl.store(dbeta + block * B * T * H + mine, tl.sum(keys * d_writers, 1), mask=live)
-    tl.store(dk + own, d_keys.to(dk.dtype.element_ty), mask=inside)
-    tl.store(dg + own, d_decay.to(dg.dtype.element_ty), mask=inside)
+            keys = tl.load(writer + column[None, :], mask=inside_s, other=0.0).to(tl.float32)
+            tl.store(dbeta + block * B * T * H + mine_s, tl.sum(keys * dW, 1), mask=live_s)
+            dW *= weight[:, None]
+        tl.store(dk + own, (d_keys + dW).to(dk.dtype.element_ty), mask=in_own)

@@ -1,8 +1,10 @@
 """What the delta rule's scan needs of each chunk when every key channel has its own decay.
 
-Scores are made without a positive exponent: a pair of tokens (t, s) is taken where it first falls into different
-halves of a block of 2, 4, … C tokens, through the boundary between them: t has decayed since the boundary, s up to
-it. Each level is one C × C product of which the pairs of that level are kept.
+Scores are R_ti W_si exp(Σ g between them) summed over channels i, R the readers and W the writers. A chunk through
+which no channel decays by more than two to the power of 2 · LIMIT is *flat*: one product of R exp(E) and W exp(−E), E
+the sum of g since the chunk's middle, is right wherever t ≥ s. Others are *steep*, and taken by a second launch: blocks
+of tokens as large as the decay allows in the same way, and pairs in different blocks where they first fall into
+different halves, through the boundary between them, without a positive exponent.
 """
 
 from __future__ import annotations
@@ -10,122 +12,109 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def sum_decays(
-    g,  # B T H K
-    sums,  # B T H K: G, the sum within the chunk up to each token
-    g_b, g_t, g_h, g_k,  # strides
-    T, H,
-    K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
-    chunks = tl.cdiv(T, C)
-    blocks: tl.constexpr = (K + BK - 1) // BK
-    program = tl.program_id(0).to(tl.int64)
-    column = program % blocks * BK + tl.arange(0, BK)
-    at = program // blocks
-    head = at // chunks
-    n, h = head // H, head % H
-    t = at % chunks * C + tl.arange(0, C)
-    inside = (t < T)[:, None] & (column < K)[None, :]
-    here = g + n * g_b + h * g_h + t[:, None] * g_t + column[None, :] * g_k
-    decay = tl.load(here, mask=inside, other=0.0).to(tl.float32)
-    tl.store(sums + ((n * T + t[:, None]) * H + h) * K + column[None, :], tl.cumsum(decay, 0), mask=inside)
+from chimeralab_kernels.triton_tier.delta_stacks import (
+    block_factors,
+    block_size,
+    level_factors,
+    load_decays,
+    reader_rows,
+)
 
 
 @triton.jit
 def delta_channel_scores(  # noqa: PLR0915
     q, k,  # B T G K
-    a, b,  # B T H K
-    sums,  # B T H K: G
+    a, b, g,  # B T H K
     beta,  # B T H
     overlaps,  # B·H chunks C C: A, in float32
     feed, from_e, from_v,  # B·H chunks C C: M, P, N
     x, w, reads, adds,  # B T H K: what reads the state, writes e, is read for y, writes v
     totals,  # B·H chunks K: the decay of a chunk
-    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, beta_b, beta_t, beta_h,  # strides
+    steep,  # B·H chunks
+    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, g_b, g_t, g_h, g_k, beta_b, beta_t, beta_h,  # strides
     T, H, group_heads, scale,
     K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
     LEVELS: tl.constexpr,  # C = 2 ** LEVELS
+    LIMIT: tl.constexpr,
+    FLAT: tl.constexpr,  # every chunk as one block, and `steep` written; otherwise those that are steep again
     GENERAL: tl.constexpr,  # a and b are given; without, they are −k, after the decay, and β k
-    BETAS: tl.constexpr, PRECISION: tl.constexpr,
+    BETAS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """One program: a chunk of one head."""
     chunks = tl.cdiv(T, C)
     at = tl.program_id(0).to(tl.int64)
+    if not FLAT:  # noqa: SIM102 - `and` would load either way
+        if tl.load(steep + at) == 0:
+            return
     head = at // chunks
     n, h = head // H, head % H
-    start = at % chunks * C
-    row = tl.arange(0, C)
-    t = start + row
-    end = tl.minimum(start + C, T) - 1
-    live = t < T
-    q += n * q_b + h // group_heads * q_h + t[:, None] * q_t
-    k += n * k_b + h // group_heads * k_h + t[:, None] * k_t
-    sums += (n * T * H + h) * K
+    first = at % chunks * C
+    query, t, reach = reader_rows(C, GENERAL)
+    live = first + t < T
+    token = tl.arange(0, C)
+    s = tl.arange(0, 2 * C) % C if GENERAL else token
+    q += n * q_b + h // group_heads * q_h + (first + t)[:, None] * q_t
+    k += n * k_b + h // group_heads * k_h
+    g += n * g_b + h * g_h + (first + token)[:, None] * g_t
+    own = ((n * T + first + t) * H + h)[:, None] * K
+    here = (first + s)[:, None]
     if GENERAL:
-        a += n * a_b + h * a_h + t[:, None] * a_t
-        b += n * b_b + h * b_h + t[:, None] * b_t
+        lower = tl.arange(0, 2 * C)[:, None] >= C
+        reader = tl.where(lower, a + n * a_b + h * a_h + (first + t)[:, None] * a_t, q)
+        writer = tl.where(lower, k + here * k_t, b + n * b_b + h * b_h + here * b_t)
+        wrote = tl.where(lower, adds, w) + own
+        live_s = live
+    else:
+        reader = tl.where(query[:, None], q, k + (first + t)[:, None] * k_t)
+        writer = k + here * k_t
+        wrote = w + ((n * T + first + s) * H + h)[:, None] * K
+        live_s = first + s < T
+    read = tl.where(query[:, None], reads, x) + own
+    sign = tl.where(query, scale, 1.0 if GENERAL else -1.0)[:, None]
     weight = tl.full([C], 1.0, tl.float32)
     if BETAS:
-        weight = tl.load(beta + n * beta_b + h * beta_h + t * beta_t, mask=live, other=0.0).to(tl.float32)
-    x_w = tl.zeros([C, C], tl.float32)
-    q_w = tl.zeros([C, C], tl.float32)
-    x_k = tl.zeros([C, C], tl.float32)
-    q_k = tl.zeros([C, C], tl.float32)
-    apart = row[:, None] ^ row[None, :]
-    later = row[:, None] > row[None, :]
-    same = row[:, None] == row[None, :]
+        weight = tl.load(beta + n * beta_b + h * beta_h + (first + s) * beta_t, mask=live_s, other=0.0).to(tl.float32)
+
+    low = x.dtype.element_ty
+    A = tl.zeros([2 * C, s.shape[0]], tl.float32)
+    strongest = 0.0
     for begin in range(0, K, BK):
         column = begin + tl.arange(0, BK)
         in_k = column < K
-        inside = live[:, None] & in_k[None, :]
-        queries = tl.load(q + column[None, :], mask=inside, other=0.0)
-        keys = tl.load(k + column[None, :], mask=inside, other=0.0)
-        G = tl.load(sums + t[:, None] * H * K + column[None, :], mask=inside, other=0.0)
-        total = tl.load(sums + end * H * K + column, mask=in_k, other=0.0)
-        own = (n * T * H + t[:, None] * H + h) * K + column[None, :]
-        to_end = tl.exp(total[None, :] - G)
-        tl.store(totals + at * K + column, tl.exp(total), mask=in_k)
-        tl.store(reads + own, (queries * tl.exp(G) * scale).to(reads.dtype.element_ty), mask=inside)
-        if GENERAL:
-            readers = tl.load(a + column[None, :], mask=inside, other=0.0)
-            writers = tl.load(b + column[None, :], mask=inside, other=0.0)
-            earlier = (live & (row > 0))[:, None] & in_k[None, :]
-            before = tl.load(sums + (t - 1)[:, None] * H * K + column[None, :], mask=earlier, other=0.0)
-            tl.store(x + own, (readers * tl.exp(before)).to(x.dtype.element_ty), mask=inside)
-            tl.store(w + own, (writers * to_end).to(w.dtype.element_ty), mask=inside)
-            tl.store(adds + own, (keys * to_end).to(adds.dtype.element_ty), mask=inside)
-            q_w += tl.where(same, tl.sum(queries.to(tl.float32) * writers, 1)[:, None], 0.0)
-            q_k += tl.where(same, tl.sum(queries.to(tl.float32) * keys, 1)[:, None], 0.0)
+        R = tl.load(reader + column[None, :], mask=live[:, None] & in_k[None, :], other=0.0)
+        W = tl.load(writer + column[None, :], mask=live_s[:, None] & in_k[None, :], other=0.0)
+        R = R.to(tl.float32) * sign
+        W = W.to(tl.float32)
+        if BETAS:
+            W *= weight[:, None]
+        gs, total = load_decays(g + column[None, :] * g_k, (first + token < T)[:, None] & in_k[None, :])
+        size = LEVELS if FLAT else block_size(gs, LIMIT, LEVELS)
+        tl.store(totals + at * K + column, tl.exp2(total), mask=in_k)
+        strongest = tl.maximum(strongest, tl.max(-total, 0))
+        r_block, r_chunk = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
+        w_block, w_chunk = block_factors(gs, total, s, s + 1, size, True, FLAT, LIMIT, SPLIT, PRECISION)
+        tl.store(read + column[None, :], (R * r_chunk).to(low), mask=live[:, None] & in_k[None, :])
+        tl.store(wrote + column[None, :], (W * w_chunk).to(low), mask=live_s[:, None] & in_k[None, :])
+        pairs = tl.dot((R * r_block).to(low), tl.trans((W * w_block).to(low)), input_precision=PRECISION)
+        if FLAT:
+            A += pairs
         else:
-            tl.store(x + own, (-keys * tl.exp(G)).to(x.dtype.element_ty), mask=inside)
-            tl.store(w + own, (keys * to_end * weight[:, None]).to(w.dtype.element_ty), mask=inside)
-            q_w += tl.where(same, tl.sum(queries.to(tl.float32) * keys, 1)[:, None], 0.0)
-        for level in range(LEVELS):
-            pairs = (apart >> level == 1) & later
-            second = (row >> level & 1 == 1)[:, None]
-            boundary = tl.minimum(start + ((row >> level | 1) << level) - 1, end)
-            middle = tl.load(sums + boundary[:, None] * H * K + column[None, :], mask=inside, other=0.0)
-            factor = tl.exp(tl.where(second, G - middle, middle - G))
-            faded_q = (queries * factor).to(queries.dtype)
-            faded_k = (keys * factor).to(queries.dtype)
-            if GENERAL:
-                faded_x = (readers * tl.exp(tl.where(second, before - middle, 0.0))).to(queries.dtype)
-                faded_w = (writers * factor).to(queries.dtype)
-                x_w += tl.where(pairs, tl.dot(faded_x, tl.trans(faded_w), input_precision=PRECISION), 0.0)
-                q_w += tl.where(pairs, tl.dot(faded_q, tl.trans(faded_w), input_precision=PRECISION), 0.0)
-                x_k += tl.where(pairs, tl.dot(faded_x, tl.trans(faded_k), input_precision=PRECISION), 0.0)
-                q_k += tl.where(pairs, tl.dot(faded_q, tl.trans(faded_k), input_precision=PRECISION), 0.0)
-            else:
-                x_w += tl.where(pairs, tl.dot(faded_k, tl.trans(faded_k), input_precision=PRECISION), 0.0)
-                q_w += tl.where(pairs, tl.dot(faded_q, tl.trans(faded_k), input_precision=PRECISION), 0.0)
-    cell = at * C * C + row[:, None] * C + row[None, :]
+            apart = t[:, None] ^ s[None, :]
+            A += tl.where(apart >> size == 0, pairs, 0.0)
+            for level in range(size, LEVELS):
+                faded_r = (R * level_factors(gs, t, reach, level, False, SPLIT, PRECISION)).to(low)
+                faded_w = (W * level_factors(gs, s, s + 1, level, True, SPLIT, PRECISION)).to(low)
+                pairs = tl.dot(faded_r, tl.trans(faded_w), input_precision=PRECISION)
+                A += tl.where(apart >> level == 1, pairs, 0.0)
+
+    A = tl.where(s[None, :] < (t + tl.where(query, 1, 0))[:, None], A, 0.0)
+    cell = at * C * C + t[:, None] * C + s[None, :]
+    left = (tl.arange(0, s.shape[0]) < C)[None, :]
     if GENERAL:
-        tl.store(feed + cell, x_k.to(feed.dtype.element_ty))
-        tl.store(from_v + cell, (q_k * scale).to(from_v.dtype.element_ty))
-        x_w = -x_w
+        to = tl.where(query[:, None], tl.where(left, from_e, from_v), feed)
+        tl.store(to + cell, A.to(low), mask=query[:, None] | ~left)
     else:
-        x_w *= weight[None, :]
-        q_w *= weight[None, :]
-    tl.store(from_e + cell, (q_w * scale).to(from_e.dtype.element_ty))
-    tl.store(overlaps + cell, x_w)
+        tl.store(from_e + cell, A.to(low), mask=query[:, None] & left)
+    tl.store(overlaps + cell, -A, mask=~query[:, None] & left)
+    if FLAT:
+        tl.store(steep + at, (strongest > 2 * LIMIT).to(tl.int8))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from chimeralab_kernels.triton_tier.delta_channel_scores import delta_channel_scores, sum_decays
-from chimeralab_kernels.triton_tier.delta_plan import Plan, scan_tile
+from chimeralab_kernels.triton_tier.delta_channel_scores import delta_channel_scores
+from chimeralab_kernels.triton_tier.delta_plan import Plan, scan_tile, within_tile
 from chimeralab_kernels.triton_tier.delta_scan import delta_scan, join_delta_segments
 from chimeralab_kernels.triton_tier.delta_scores import delta_scores, invert_systems
 from chimeralab_kernels.triton_tier.gla_plan import power_of_two
@@ -32,6 +33,7 @@ class Chunks:
     k: Tensor | None = None  # B T H K
     feed: Tensor | None = None  # B·H N C C
     from_v: Tensor | None = None  # B·H N C C
+    steep: Tensor | None = None  # B·H N: whether a channel decays too strongly for one block
 
 
 def scalar_chunks(
@@ -58,7 +60,7 @@ def channel_chunks(
     k: Tensor,
     v: Tensor,
     beta: Tensor | None,
-    sums: Tensor,
+    g: Tensor,
     a: Tensor | None,
     b: Tensor | None,
     scale: float,
@@ -73,25 +75,27 @@ def channel_chunks(
     x, w, reads = (v.new_empty(B, T, H, K) for _ in range(3))
     adds = torch.empty_like(x) if general else None
     totals = v.new_empty(B * H, cut.chunks, K, dtype=torch.float32)
-    delta_channel_scores[(B * H * cut.chunks,)](
-        q, k, a, b, sums, beta, overlaps, feed, from_e, from_v, x, w, reads, adds, totals,
-        *(stride for y in (q, k, a, b, beta) for stride in strides(y)),
-        T, H, H // G, scale,
-        K=K, BK=cut.block_k, C=cut.chunk, LEVELS=cut.chunk.bit_length() - 1,
-        GENERAL=general, BETAS=beta is not None, PRECISION=precision(v), num_warps=4, num_stages=1,
-    )  # fmt: skip
-    return Chunks(inverted(overlaps, v), from_e, x, w, reads, totals, k=adds, feed=feed, from_v=from_v)
+    steep = v.new_empty((B * H, cut.chunks), dtype=torch.int8)
+    tile = within_tile(K, v.shape[3], v.dtype)
+    for flat in (True, False):
+        delta_channel_scores[(B * H * cut.chunks,)](
+            q, k, a, b, g, beta, overlaps, feed, from_e, from_v, x, w, reads, adds, totals, steep,
+            *(stride for y in (q, k, a, b) for stride in strides(y)), *g.stride(), *strides(beta),
+            T, H, H // G, scale,
+            K=K, BK=tile.block_k, GENERAL=general, BETAS=beta is not None, **within_constants(cut, v, flat),
+            num_warps=tile.warps, num_stages=1,
+        )  # fmt: skip
+    return Chunks(inverted(overlaps, v), from_e, x, w, reads, totals, k=adds, feed=feed, from_v=from_v, steep=steep)
 
 
-def decay_sums(cut: Plan, g: Tensor) -> Tensor:
-    """The sum of log decays within a chunk up to each token: B T H K."""
-    B, T, H, K = g.shape
-    sums = g.new_empty(g.shape, dtype=torch.float32)
-    block = min(power_of_two(K), 64)
-    sum_decays[(B * H * cut.chunks * -(-K // block),)](
-        g, sums, *g.stride(), T, H, K=K, BK=block, C=cut.chunk, num_warps=4, num_stages=1
-    )  # fmt: skip
-    return sums
+def within_constants(cut: Plan, v: Tensor, flat: bool) -> dict[str, Any]:
+    """Of the kernels for a decay by channel."""
+    single = v.dtype == torch.float32
+    return {
+        "C": cut.chunk, "LEVELS": cut.chunk.bit_length() - 1, "LIMIT": 8 if v.dtype == torch.float16 else 64,
+        # In float32 Triton 3.6 may compile products of three wrongly within the loop over levels.
+        "FLAT": flat, "SPLIT": not single, "PRECISION": precision(v) if flat or not single else "ieee",
+    }  # fmt: skip
 
 
 def matrices(cut: Plan, v: Tensor, dtype: torch.dtype) -> Tensor:

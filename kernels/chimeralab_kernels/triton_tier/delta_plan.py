@@ -47,7 +47,6 @@ class Plan:
     chunks: int
     segments: int
     chunks_a_segment: int
-    block_k: int  # channels that a program treats at once
 
 
 def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
@@ -59,7 +58,24 @@ def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: to
     if segments < LEAST_SEGMENTS or K > 128:  # the matrices of larger heads do not fit a processor
         segments = 1
     chunks_a_segment = -(-chunks // segments)
-    return Plan(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment, min(K, 32))
+    return Plan(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)
+
+
+@dataclass(frozen=True)
+class WithinTile:
+    """How many channels and values a program treats at once of what chunks do by themselves; launch parameters."""
+
+    block_k: int
+    block_v: int
+    warps: int
+
+
+def within_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> WithinTile:
+    """For a decay by channel. In half precision all heads take 64 channels: blocks of 32 read outside their memory."""
+    block_v = min(power_of_two(value_dim), 64)
+    if dtype == torch.float32:
+        return WithinTile(min(power_of_two(key_dim), 32), block_v, 4)
+    return WithinTile(64, block_v, 8)
 
 
 def scan_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, rows: bool, general: bool, output: bool) -> Tile:

@@ -13,21 +13,20 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
-from chimeralab_kernels.triton_tier.delta_channel_gradients import delta_channel_gradients, delta_score_gradients
+from chimeralab_kernels.triton_tier.delta_channel_gradients import delta_channel_gradients
 from chimeralab_kernels.triton_tier.delta_chunks import (
     Chunks,
     channel_chunks,
-    decay_sums,
-    matrices,
     meet,
     precision,
     scalar_chunks,
     scan,
     strides,
     transitions,
+    within_constants,
 )
 from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
-from chimeralab_kernels.triton_tier.delta_plan import Plan, plan
+from chimeralab_kernels.triton_tier.delta_plan import Plan, plan, within_tile
 from chimeralab_kernels.triton_tier.delta_step import delta_step
 from chimeralab_kernels.triton_tier.gla_plan import power_of_two
 from chimeralab_kernels.triton_tier.launch import unit_stride
@@ -46,9 +45,6 @@ def delta_rule(
     cu_seqlens: None = None,
 ) -> tuple[Tensor, Tensor]:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if a is None and log_decay is not None and log_decay.dim() == 4 and v.is_cuda and v.dtype == torch.float32:
-        # Compiled by Triton 3.6 in float32, the scores of this form are wrong and those of the general one right.
-        a, b = as_general(k, v, beta, log_decay)
     if a is not None:  # then values are written as they are, and every channel has its decay
         v = v if beta is None else (v * beta.unsqueeze(-1)).to(v.dtype)
         log_decay = v.new_zeros(1, 1, 1) if log_decay is None else log_decay
@@ -56,12 +52,6 @@ def delta_rule(
         beta, log_decay = None, log_decay.expand(a.shape)
     y, final, _, _ = delta_forward(q, k, v, beta, log_decay, a, b, initial_state, scale)
     return y, final
-
-
-def as_general(k: Tensor, v: Tensor, beta: Tensor | None, log_decay: Tensor) -> tuple[Tensor, Tensor]:
-    """The a and b with which the general form is the delta rule with a decay by channel: B T H K each."""
-    k = k.repeat_interleave(v.shape[2] // k.shape[2], 2)
-    return (log_decay.exp() * k).to(v.dtype), (-k if beta is None else -beta.unsqueeze(-1) * k).to(v.dtype)
 
 
 @torch.library.custom_op("chimeralab::delta_rule", mutates_args=())
@@ -82,7 +72,7 @@ def delta_forward(
     if v.shape[1] == 1:
         _step(q, k, v, beta, g, a, b, initial, scale, y, final)
         return y, final, starts, transition
-    chunks = _chunks(cut, q, k, v, beta, g, a, b, scale)[0]
+    chunks = _chunks(cut, q, k, v, beta, g, a, b, scale)
     start = None if initial is None else initial.contiguous()
     if cut.segments > 1:
         transition = transitions(cut, chunks, v.shape[2])
@@ -114,7 +104,7 @@ def delta_backward(
     dy = torch.zeros_like(v) if dy is None else dy
     q, k, v, dy = (unit_stride(x) for x in (q, k, v, dy))
     a, b = (None if x is None else unit_stride(x) for x in (a, b))
-    chunks, sums = _chunks(cut, q, k, v, beta, g, a, b, scale)
+    chunks = _chunks(cut, q, k, v, beta, g, a, b, scale)
     start = starts if cut.segments > 1 else None if initial is None else initial.contiguous()
     end = None if d_final is None else d_final.contiguous()
     if cut.segments > 1:
@@ -131,29 +121,26 @@ def delta_backward(
     each = v.dtype if G == H else torch.float32  # heads that share a group are added up
     dq, dk = (v.new_empty((B, T, H, K), dtype=each) for _ in range(2))
     dbeta, dg, da, db = (None if x is None else x.new_empty(x.shape) for x in (beta, g, a, b))
-    if sums is not None:
-        general = a is not None
-        d_scores = [matrices(cut, v, v.dtype) if general or i < 2 else None for i in range(4)]
-        delta_score_gradients[(B * H * cut.chunks,)](
-            v, dy, e, dr, *d_scores, *strides(v), *strides(dy), T, H, scale,
-            V=V, BV=power_of_two(V), C=cut.chunk, GENERAL=general, PRECISION=precision(v), num_warps=4, num_stages=1,
-        )  # fmt: skip
-        blocks = -(-K // cut.block_k)
+    if chunks.steep is not None:
+        tile = within_tile(K, V, v.dtype)
+        blocks = -(-K // tile.block_k)
         parts = None if beta is None else v.new_empty((blocks, *beta.shape), dtype=torch.float32)
-        delta_channel_gradients[(B * H * cut.chunks * blocks,)](
-            q, k, a, b, sums, beta, v, dy, e, dr, *d_scores, states, ends, dq, dk, da, db, dg, parts,
-            *(stride for x in (q, k, a, b, beta, v, dy) for stride in strides(x)),
-            B, T, H, H // G, scale,
-            K=K, V=V, BK=cut.block_k, BV=power_of_two(V), C=cut.chunk, LEVELS=cut.chunk.bit_length() - 1,
-            GENERAL=general, BETAS=beta is not None, PRECISION=precision(v), num_warps=4, num_stages=1,
-        )  # fmt: skip
+        for flat in (True, False):
+            delta_channel_gradients[(B * H * cut.chunks * blocks,)](
+                q, k, a, b, g, beta, v, dy, e, dr, states, ends, chunks.steep, dq, dk, da, db, dg, parts,
+                *(stride for x in (q, k, a, b) for stride in strides(x)), *g.stride(),
+                *(stride for x in (beta, v, dy) for stride in strides(x)),
+                B, T, H, H // G, scale,
+                K=K, V=V, BK=tile.block_k, BV=tile.block_v, GENERAL=a is not None, BETAS=beta is not None,
+                **within_constants(cut, v, flat), num_warps=tile.warps, num_stages=1,
+            )  # fmt: skip
         dbeta = None if parts is None else parts.sum(0).to(beta.dtype)
     else:
         delta_gradients[(B * H * cut.chunks,)](
             q, k, e, dr, dy, g, beta, chunks.overlaps, chunks.from_e, states, ends, dq, dk, dg, dbeta,
             *(stride for x in (q, k, dy, g, beta) for stride in strides(x)),
             T, H, H // G, scale,
-            K=K, V=V, BK=cut.block_k, BV=power_of_two(V), C=cut.chunk,
+            K=K, V=V, BK=min(power_of_two(K), 32), BV=power_of_two(V), C=cut.chunk,
             DECAYS=g is not None, BETAS=beta is not None, PRECISION=precision(v), num_warps=4, num_stages=1,
         )  # fmt: skip
     if G != H:
@@ -203,12 +190,11 @@ def _chunks(
     a: Tensor | None,
     b: Tensor | None,
     scale: float,
-) -> tuple[Chunks, Tensor | None]:
-    """What the scans need, and with a decay by channel its sums."""
+) -> Chunks:
+    """What the scans need."""
     if g is None or g.dim() == 3:
-        return scalar_chunks(cut, q, k, v, beta, g, scale), None
-    sums = decay_sums(cut, g)
-    return channel_chunks(cut, q, k, v, beta, sums, a, b, scale), sums
+        return scalar_chunks(cut, q, k, v, beta, g, scale)
+    return channel_chunks(cut, q, k, v, beta, g, a, b, scale)
 
 
 def _plan(k: Tensor, v: Tensor) -> Plan:
