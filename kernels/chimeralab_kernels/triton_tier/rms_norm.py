@@ -98,7 +98,7 @@ def fused_rms_norm_backward(
     D = x.shape[-1]
     block, warps = _block(D)
     blocks = -(-len(flat) // block)
-    programs = min(blocks, 2 * processors(x))
+    programs = min(blocks, 4 * processors(x))
     sums = x.new_empty((programs, D) if weight is not None else 0, dtype=torch.float32)
     _backward[(programs,)](
         slopes, flat, gates, None if weight is None else weight.contiguous(), dx, d_gate, sums,
@@ -110,7 +110,7 @@ def fused_rms_norm_backward(
 
 def _block(D: int) -> tuple[int, int]:
     """Rows of a tile, and warps: 32 elements a thread, measured best of 8 to 32."""
-    elements = max(power_of_two(D), 8192)
+    elements = max(power_of_two(D), 4096)
     return elements // power_of_two(D), elements // 1024
 
 
