@@ -10,6 +10,7 @@ import yaml
 
 from chimeralab.errors import LabError
 from chimeralab.plugins import registry
+from chimeralab.stack.match import quantity
 from chimeralab.studies import StudySpec, read_study
 
 SMALL: dict[str, Any] = {
@@ -58,6 +59,23 @@ def test_null_takes_a_field_out() -> None:
     sweep = study(scales={"tiny": {"about": "small", "sweep": base}}).sweep_at("tiny")
     assert sweep.members()[0].spec.task.options == {}
     assert len(sweep.members()) == 16
+
+
+def test_points_are_matched_by_what_they_cost() -> None:
+    axes = {**SMALL["sweep"]["axes"], "stack.d_model": None}
+    sweep = {"base": {"stack": {"d_model": 128}}, "axes": axes}
+    scales = {"tiny": {"about": "small", "sweep": sweep}}
+    match = {"axis": "stack", "same": "parameters", "like": "attention"}
+    stacks = {m.point["stack"]: m.spec.stack for m in study(scales=scales, match=match).sweep_at("tiny").members()}
+    assert stacks["attention"].d_model == 128
+    assert stacks["Mamba"].d_model != 128
+    size = {"vocab_size": 8192, "sequence_length": 64}
+    wanted, found = (quantity(stacks[name], "parameters", **size) for name in ("attention", "Mamba"))
+    assert abs(found / wanted - 1) < 0.05
+    with pytest.raises(LabError, match="widths are an axis already"):
+        study(scales={"tiny": {"about": "small"}}, match=match).sweep_at("tiny")
+    with pytest.raises(LabError, match="'attention' is not a named point of stack"):
+        study(match=match).sweep_at("tiny")
 
 
 def test_what_only_the_user_has_is_asked_for() -> None:

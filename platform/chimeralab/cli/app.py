@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from chimeralab.cli import author, compose, evaluate, inspect, kernels, manage, serve, study, sweep, train, weights
+from chimeralab.cli import author, compose, evaluate, inspect, kernels, manage, match, serve, study, sweep, train, weights
 from chimeralab.cli.output import fail
 from chimeralab.errors import ClusterError, LabError, RequestError, RunFailed, StoreError
 
@@ -25,6 +25,7 @@ app.command("demo", rich_help_panel="Start here")(serve.demo)
 app.command("up", rich_help_panel="Start here")(serve.up)
 app.command("down", rich_help_panel="Start here")(serve.down)
 app.command("stack", rich_help_panel="Compose")(compose.stack)
+app.command("match", rich_help_panel="Compose")(match.match)
 app.command("run", rich_help_panel="Train")(train.run)
 app.command("resume", rich_help_panel="Train")(train.resume)
 app.command("cancel", rich_help_panel="Train")(train.cancel)

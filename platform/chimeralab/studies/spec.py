@@ -10,14 +10,25 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chimeralab import metrics
-from chimeralab.errors import DataError, LabError, SpecError, did_you_mean
+from chimeralab.errors import LabError, SpecError, did_you_mean
+from chimeralab.plugins import registry
+from chimeralab.stack.match import Quantity, match_width, quantity
 from chimeralab.sweeps import SweepSpec
+from chimeralab.sweeps.yaml_file import read_yaml
 
 ScaleName = Literal["tiny", "gpu", "paper"]
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Match(_Spec):
+    """Each point of an axis takes the width at which its stack costs as much as one of them does at its own width."""
+
+    axis: str = Field(description="An axis of named points that set stack.pattern")
+    same: Quantity
+    like: Any = Field(description="The point whose cost the others take")
 
 
 class Scale(_Spec):
@@ -72,6 +83,7 @@ class StudySpec(_Spec):
     needs: dict[str, str] = Field({}, description="Field of the run → what the user must give for it")
     sweep: dict[str, Any] = Field(description="What all scales share: a sweep without a name")
     scales: dict[ScaleName, Scale] = Field(min_length=1)
+    match: Match | None = None
     choose: tuple[str, ...] = ()
     tables: tuple[Table, ...] = Field(min_length=1)
     figures: tuple[Figure, ...] = ()
@@ -108,7 +120,8 @@ class StudySpec(_Spec):
             if path not in (settings or {}):
                 raise SpecError(f"it needs {path}: {what}", place=self._place, remedy=f"Give --set {path}=…")
         try:
-            return SweepSpec.read({"name": f"{self.name}-{scale}", **written})
+            sweep = SweepSpec.read({"name": f"{self.name}-{scale}", **written})
+            return sweep if self.match is None else _matched(sweep, self.match)
         except LabError as error:
             place = f"{self._place}: scale {scale}: {error.place}".removesuffix(": ")
             raise type(error)(error.reason, place=place, remedy=error.remedy) from None
@@ -162,20 +175,40 @@ def read_study(file: Path) -> StudySpec:
     Raises:
         DataError: the file cannot be read. SpecError: it says something that no study has.
     """
-    import yaml
-
     from chimeralab.stack.resolve import invalid
 
-    try:
-        written = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"it cannot be read: {error}", place=str(file)) from None
+    written = read_yaml(file)
     if not isinstance(written, dict):
         raise SpecError("it holds no fields", place=str(file))
     try:
         return StudySpec.model_validate({"name": file.stem, **written})
     except ValidationError as error:
         raise invalid(error, StudySpec, f"study {file.stem}") from None
+
+
+def _matched(sweep: SweepSpec, match: Match) -> SweepSpec:
+    """The sweep with a width written into each point of the axis."""
+    place = f"match: {match.axis}"
+    points = sweep.axes.get(match.axis)
+    if not isinstance(points, Mapping) or match.like not in points:
+        raise SpecError(f"{match.like!r} is not a named point of {match.axis}", place=place)
+    if "stack.d_model" in sweep.axes:
+        raise SpecError("widths are an axis already", place=place, remedy="Leave out match, or the axis stack.d_model")
+    stacks = {}
+    for label in points:
+        alone = {**sweep.axes, match.axis: {label: points[label]}}
+        first = {axis: next(iter(choices)) for axis, choices in alone.items()}
+        (member,) = sweep.model_copy(update={"axes": alone, "seeds": (0,)}).members([first])
+        stacks[label] = member.spec
+    task = registry().task(stacks[match.like].task.name)
+    made = task(task.Config(**stacks[match.like].task.options))
+    size = {"vocab_size": made.vocab_size, "sequence_length": made.sequence_length}
+    target = quantity(stacks[match.like].stack, match.same, **size)
+    widths = {
+        label: match_width(spec.stack, match.same, target, **size).stack.d_model for label, spec in stacks.items()
+    }
+    chosen = {label: {**points[label], "stack.d_model": width} for label, width in widths.items()}
+    return sweep.model_copy(update={"axes": {**sweep.axes, match.axis: chosen}})
 
 
 def _laid_over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
