@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from chimeralab import Batch, Cost, FeedForward, Mixer, MixerConfig, Task
-from chimeralab.contracts import Evaluation, FeedForwardConfig
+from chimeralab.contracts import Evaluation, FeedForwardConfig, Readout, Regression, Told
 from chimeralab.testing import FeedForwardConformance, MixerConformance, TaskConformance, check_mixer, check_task
 
 
@@ -299,8 +301,65 @@ class CopyOfMeans(Copy):
         return Evaluation(found.loss / batch.inputs.shape[1], found.correct, found.targets)
 
 
-def test_a_right_task_passes() -> None:
-    assert [finding for finding in check_task(Copy) if not finding.ok] == []
+class Sums(Copy):
+    """The sum of pairs of numbers, for which the class and a level are told."""
+
+    vocab_size, input_features, tells, classes = 0, 2, True, 3  # type: ignore[assignment]
+
+    @property
+    def readout(self) -> Callable[[int], Readout]:
+        return partial(Regression, features=1)
+
+    def batch(self, *args: Any, **kwargs: Any) -> Batch:
+        tokens = super().batch(*args, **kwargs).inputs.float()
+        pairs = torch.stack((tokens, tokens.flip(1)), -1)
+        return Batch(pairs, pairs.sum(-1, keepdim=True), Told(tokens[:, 0] / 8, tokens[:, 1].long() % 4))
+
+    def measure(self, logits: Tensor, batch: Batch) -> Evaluation:
+        return Evaluation(loss=float((logits - batch.targets).square().sum()), targets=float(batch.targets.numel()))
+
+
+class SumsOfIntegers(Sums):
+    def batch(self, *args: Any, **kwargs: Any) -> Batch:
+        batch = super().batch(*args, **kwargs)
+        return Batch(batch.inputs.long(), batch.targets, batch.told)
+
+
+class SumsWithoutReadout(Sums):
+    readout = None  # type: ignore[assignment]
+
+
+class SumsThatTellNothing(Sums):
+    def batch(self, *args: Any, **kwargs: Any) -> Batch:
+        batch = super().batch(*args, **kwargs)
+        return Batch(batch.inputs, batch.targets)
+
+
+class SumsOfUnknownClasses(Sums):
+    classes = 2  # type: ignore[assignment]
+
+
+class Free(Regression):
+    def cost(self) -> Cost:
+        return Cost.weights(super().cost().params)
+
+
+class Deaf(Regression):
+    def loss(self, h: Tensor, targets: Tensor) -> Tensor:
+        return super().loss(torch.zeros_like(h) * h, targets)
+
+
+class SumsReadForNothing(Sums):
+    readout = property(lambda self: partial(Free, features=1))  # type: ignore[assignment]
+
+
+class SumsReadByTheDeaf(Sums):
+    readout = property(lambda self: partial(Deaf, features=1))  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("task", [Copy, Sums])
+def test_a_right_task_passes(task: type[Task]) -> None:
+    assert [finding for finding in check_task(task) if not finding.ok] == []
 
 
 @pytest.mark.parametrize(
@@ -314,6 +373,12 @@ def test_a_right_task_passes() -> None:
         (CopyWithRecallAtTen, "test_evaluations_add_up", "'recall@10' cannot be told by axes"),
         (CopyOfMeans, "test_positions_are_measured_alike", "do not add up"),
         (CopyIgnoresRank, "test_each_argument_changes_the_batch", "another rank gives the same training batch"),
+        (SumsOfIntegers, "test_batches_have_their_shape_and_range", "are int64, not torch.float32"),
+        (SumsWithoutReadout, "test_vocabulary_is_known_before_the_data", "readout must say what is asked of them"),
+        (SumsThatTellNothing, "test_what_is_told_fits", "the task's `tells` disagree"),
+        (SumsOfUnknownClasses, "test_what_is_told_fits", "not within 0 … 2"),
+        (SumsReadForNothing, "test_readout_is_costed_and_learns", "declares 0 FLOPs"),
+        (SumsReadByTheDeaf, "test_readout_is_costed_and_learns", "does not depend on the hidden states"),
     ],
 )
 def test_a_broken_task_is_found(task: type[Task], check: str, message: str) -> None:

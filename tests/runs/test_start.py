@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from local_runs import Execute, MakeSpec, curve_of, values_of
+from safetensors.torch import load_file
 
-from chimeralab.errors import DataError, LabError
+from chimeralab import RunSpec
+from chimeralab.errors import DataError, LabError, SpecError
 from chimeralab.events import Checkpoint, Log
 from chimeralab.runs.check import check, make_task
 from chimeralab.runs.sink import Listing
+from chimeralab.runs.spec import TaskSpec
 from chimeralab.runs.trainer import Cancelled
 from chimeralab.stack.build import build
 from chimeralab.stack.compose import compose
@@ -20,6 +23,7 @@ from chimeralab.stack.weights import export_weights, import_weights, load
 from chimeralab.stack.weights.saved import tensors_of, write_saved
 
 PATTERN = "mamba2[head_dim=16, d_state=16], attention[heads=2]"
+PICTURES = "bidirectional_attention[heads=2]"
 
 
 class StopAt(Listing):
@@ -157,3 +161,27 @@ def test_imported_weights_begin_a_run_and_come_out_again(make_spec: MakeSpec, ru
     import_weights(tmp_path / "back", tmp_path / "again")
     again = dict(load(tmp_path / "again").named_parameters())
     assert all(torch.equal(again[name], tensor) for name, tensor in trained.named_parameters())
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_weights_of_pictures_begin_what_draws_them_with_new_ends_alone(
+    make_spec: MakeSpec, run: Execute, tmp_path: Path, new: bool
+) -> None:
+    stack = compose(PICTURES, d_model=16, residual="adaptive")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    images = make_task(TaskSpec(name="images", options={"patch": 2}))
+    write_saved(folder, stack, *tensors_of(build(stack, **images.ends, seed=7)))
+    begun = {"start": {"folder": str(folder), "new_vocabulary": new}, "train": {"steps": 1, "lr": 1e-30}}
+    fields = make_spec(**begun, task={"name": "diffusion", "options": {"patch": 4, "drawn": 0}}).model_dump()
+    spec = RunSpec.model_validate(fields | {"stack": stack.model_dump()})
+    if not new:
+        with pytest.raises(SpecError, match="of a task with another embedding or readout"):
+            check(spec)
+        return
+    check(spec)
+    newest = Path([event for event in run(spec) if isinstance(event, Checkpoint)][-1].path)
+    before, after = (load_file(each / "model.safetensors") for each in (folder, newest))
+    assert after["readout.numbers.weight"].shape == (16, 16)
+    for name in before.keys() & after.keys() - {"embedding.weight", "embedding.bias", "condition.classes.weight"}:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)

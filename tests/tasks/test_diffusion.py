@@ -22,6 +22,7 @@ from chimeralab.metrics import parse
 from chimeralab.runs.check import check
 from chimeralab.runs.execute import execute
 from chimeralab.runs.sink import Listing
+from chimeralab.runs.trainer import Cancelled
 from chimeralab.stack.compose import compose
 from chimeralab_plugins.tasks import frechet, noise, png
 from chimeralab_plugins.tasks.diffusion import Diffusion, DiffusionConfig
@@ -192,6 +193,32 @@ def test_an_hourglass_trains_and_a_second_run_measures_the_same(tmp_path: Path) 
     first, second = (run(spec, tmp_path / name) for name in ("one", "two"))
     for metric in ("train/loss", "validation/loss", "validation/frechet_distance", "test/loss@level=0.5"):
         assert last(first, metric) == last(second, metric)
+
+
+class StopAt(Listing):
+    """Asks the run to stop before the step after `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.left = step
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_resumed_run_draws_the_same_pictures(tmp_path: Path) -> None:
+    spec = spec_of("bidirectional_attention[heads=2]", 8, {"drawn": 40, "steps": 3}, residual="scaled")
+    whole, before, after = Listing(), StopAt(5), Listing()
+    execute(spec, folder=tmp_path / "whole", cache=tmp_path, sink=whole)
+    with pytest.raises(Cancelled):
+        execute(spec, folder=tmp_path / "two", cache=tmp_path, sink=before)
+    (stopped,) = (tmp_path / "two" / "checkpoints").iterdir()
+    execute(spec, folder=tmp_path / "two", cache=tmp_path, sink=after, resume=stopped)
+    assert last(after.events, "train/loss") == last(whole.events, "train/loss")
+    assert [e.image for e in after.events if isinstance(e, Sample)] == [
+        e.image for e in whole.events if isinstance(e, Sample)
+    ]
 
 
 @pytest.mark.parametrize(

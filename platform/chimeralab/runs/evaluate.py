@@ -97,9 +97,10 @@ def probe(model: StackModel, task: Task, split: Split, device: torch.device, dty
 
     def predict(inputs: Tensor, told: Told | None = None) -> Tensor:
         batch = Batch(inputs, inputs.new_empty(0), told).to(device)
-        return model(batch.inputs, told=batch.told)[0].float().cpu()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            return model(batch.inputs, told=batch.told)[0].float().cpu()
 
-    with inference(model), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with inference(model):
         return task.probe(predict, split) or Probe()
 
 

@@ -6,7 +6,7 @@ import * as format from './format.js';
 
 const PARTS = {
   embedding: ['Embedding', 1], mixers: ['Mixers', 2], feed_forwards: ['Feed-forwards', 3], norms: ['Norms', 4], adapters: ['Adapters', 5], head: ['Head', 5],
-  weights: ['Weights', 1], gradients: ['Gradients', 2], optimizer: ['Optimizer', 3], activations: ['Activations', 4], logits: ['Logits', 5],
+  weights: ['Weights', 1], gradients: ['Gradients', 2], optimizer: ['Optimizer', 3], activations: ['Activations', 4], logits: ['Logits', 5], readout: ['Readout', 5],
 };
 
 class CostPanel {
