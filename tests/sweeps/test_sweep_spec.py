@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chimeralab.errors import LabError
-from chimeralab.sweeps import SweepSpec
+from chimeralab.sweeps import SweepSpec, read_sweep
 
 PATTERN = "attention[heads=2]"
 
@@ -154,3 +155,15 @@ def test_more_points_than_there_are_cannot_be_drawn() -> None:
 def test_a_grid_that_is_too_large_is_refused_before_it_is_expanded() -> None:
     with pytest.raises(LabError, match="the grid has 100000000 points"):
         sweep({f"train.{name}": {"uniform": [0, 0.9, 10_000]} for name in ("beta1", "beta2")}).members()
+
+
+def test_a_file_is_read_with_numbers_as_people_write_them(tmp_path: Path) -> None:
+    file = tmp_path / "lrs.yaml"
+    file.write_text("base: {stack: {pattern: attention}}\naxes: {train.lr: [1e-3, 2E+0, 0.5], train.clip: [1, 2]}\n")
+    spec = read_sweep(file)
+    assert (spec.name, spec.axes) == ("lrs", {"train.lr": [0.001, 2.0, 0.5], "train.clip": [1, 2]})
+    file.write_text("base: {stack: {pattern: 1e, d_model: 12ea}}")
+    assert read_sweep(file).base["stack"] == {"pattern": "1e", "d_model": "12ea"}
+    file.write_text("base: !!python/object/apply:os.getcwd []")
+    with pytest.raises(LabError, match="it cannot be read"):
+        read_sweep(file)

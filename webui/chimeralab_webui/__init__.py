@@ -19,6 +19,7 @@ PAGES = (
     ("Runs", "runs", 20),
     ("Run", "run", 25),
     ("Compare", "compare", 30),
+    ("Sweeps", "sweeps", 40),
     ("Kernels", "kernels", 80),
     ("Plugins", "plugins", 90),
 )

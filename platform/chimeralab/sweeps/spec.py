@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from chimeralab.errors import DataError, LabError, SpecError
+from chimeralab.errors import LabError, SpecError
 from chimeralab.runs.fields import read_stack_fields, with_stack
 from chimeralab.runs.spec import RunSpec
 from chimeralab.stack.spec import StackSpec
 from chimeralab.sweeps.axes import Axis, check_axes, read_axis
+from chimeralab.sweeps.yaml_file import read_yaml
 
 Point = dict[str, Any]
 """One place in the space: {axis: a value of it, or the name of one of its points}."""
@@ -255,13 +256,7 @@ def read_sweep(file: Path) -> SweepSpec:
     Raises:
         DataError: the file cannot be read. SpecError: it says something that no sweep has.
     """
-    import yaml
-
-    try:
-        written = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise DataError(f"it cannot be read: {reason}", place=str(file)) from None
+    written = read_yaml(file)
     return SweepSpec.read({"name": file.stem, **written} if isinstance(written, dict) else written)
 
 

@@ -22,6 +22,7 @@ STATUSES = {
     "completed": "completed",
     "failed": "failed",
     "cancelled": "cancelled",
+    "pruned": "pruned",
 }
 
 
@@ -30,7 +31,7 @@ class Wanted(BaseModel):
 
     rev: int = 0
     text: str = Field("", max_length=500)
-    status: Literal["", "active", "queued", "running", "completed", "failed", "cancelled"] = ""
+    status: Literal["", "active", "queued", "running", "completed", "failed", "cancelled", "pruned"] = ""
     task: str = ""
     archived: bool = False
     order_by: str = Field("-created", max_length=100)

@@ -62,7 +62,7 @@ class RunHead {
     const active = ACTIVE.includes(run.status);
     this.buttons.cancel.hidden = !active;
     this.buttons.cancel.disabled = run.cancelling;
-    this.buttons.retry.hidden = !['failed', 'cancelled'].includes(run.status);
+    this.buttons.retry.hidden = !['failed', 'cancelled', 'pruned'].includes(run.status);
     this.buttons.archive.textContent = run.archived ? 'Restore' : 'Archive';
     const left = run.status === 'running' && run.step > 0 ? (run.seconds / run.step) * (run.total_steps - run.step) : null;
     const says = [`Step ${run.step} of ${run.total_steps}`, run.status === 'running' ? run.phase : '', left ? `about ${format.duration(left)} left` : '',

@@ -5,7 +5,7 @@ import { button, debounce, el, select, writeQuery } from './dom.js';
 import * as format from './format.js';
 import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 
-const STATUSES = [['', 'All runs'], ['active', 'Active'], ['queued', 'Queued'], ['running', 'Running'], ['completed', 'Completed'], ['failed', 'Failed'], ['cancelled', 'Cancelled']];
+const STATUSES = [['', 'All runs'], ['active', 'Active'], ['queued', 'Queued'], ['running', 'Running'], ['completed', 'Completed'], ['failed', 'Failed'], ['cancelled', 'Cancelled'], ['pruned', 'Pruned']];
 
 class RunTable {
   constructor({ host, props, send, onReply }) {

@@ -1,0 +1,77 @@
+// One sweep: which it is, how far it is, and its points with means and intervals over seeds.
+
+import { button, el, select, writeQuery } from './dom.js';
+import * as format from './format.js';
+
+class SweepTable {
+  constructor({ host, send, onReply }) {
+    this.send = send;
+    this.value = { rev: 0, sweep: new URLSearchParams(location.search).get('sweep') || '' };
+    this.chooser = select([], '', (name) => this.pick(name), { 'aria-label': 'Sweep', data: { action: 'choose-sweep' } });
+    this.stop = button('Cancel', () => this.ask('act'), { hidden: true, data: { action: 'cancel-sweep' } });
+    this.compare = el('a', { class: 'cl-button', hidden: true }, 'Compare');
+    this.message = el('div', { class: 'cl-message bad', hidden: true });
+    this.said = el('div', { class: 'cl-hint' });
+    this.points = el('div');
+    host.replaceChildren(el('div', { class: 'cl-runs' },
+      el('div', { class: 'cl-row' }, el('h1', {}, 'Sweeps'), el('div', { class: 'cl-select-bar' }, this.chooser, this.compare, this.stop)),
+      this.message, this.said, this.points));
+    onReply((reply) => this.take(reply));
+    this.ask();
+  }
+
+  pick(name) {
+    this.value.sweep = name;
+    writeQuery({ sweep: name });
+    this.ask();
+  }
+
+  ask(event = 'pick') {
+    this.value.rev++;
+    this.send(event, { ...this.value });
+  }
+
+  take(reply) {
+    if (reply.rev < this.value.rev) return;
+    const seen = JSON.stringify({ ...reply, rev: 0 });
+    if (seen === this.seen) return;
+    this.seen = seen;
+    this.message.textContent = reply.error;
+    this.message.hidden = !reply.error;
+    this.chooser.replaceChildren(...reply.sweeps.map((name) => el('option', { value: name }, name)));
+    this.chooser.value = reply.sweep;
+    this.chooser.hidden = reply.sweeps.length === 0;
+    this.value.sweep = reply.sweep;
+    this.stop.hidden = reply.status !== 'active';
+    const runs = reply.rows.flatMap((row) => row.runs.map(([, run]) => run));
+    this.compare.hidden = runs.length === 0;
+    this.compare.href = `/ui/compare?runs=${runs.slice(0, 50).join(',')}`;
+    this.said.textContent = reply.status ? [`${reply.status}: ${counts(reply.members)} of ${reply.wanted} runs`, reply.reason].filter(Boolean).join('. ') : '';
+    this.points.replaceChildren(reply.rows.length ? this.table(reply) : el('div', { class: 'cl-empty' }, 'Queue a sweep with: chimeralab sweep run FILE'));
+  }
+
+  table({ axes, metric, testMetric, rows }) {
+    const tested = rows.some((row) => row.test);
+    const heads = [...axes, metric, ...(tested ? [testMetric] : []), 'Runs', 'Seeds'];
+    return el('div', { class: 'cl-table-scroll' }, el('table', { class: 'cl-table' },
+      el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
+      el('tbody', {}, rows.map((row) => el('tr', { data: { id: row.id } },
+        row.values.map((value) => el('td', {}, String(value))),
+        el('td', { class: row.best ? 'best' : null, title: row.best ? 'Best on validation' : null }, estimate(row.validation)),
+        tested ? el('td', {}, estimate(row.test)) : null,
+        el('td', {}, counts(row.statuses)),
+        el('td', {}, row.runs.map(([seed, run]) => el('a', { href: `/ui/run?id=${run}`, title: `Run ${run}` }, `${seed} `))))))));
+  }
+}
+
+const counts = (statuses) => Object.entries(statuses).map(([status, count]) => `${count} ${status}`).join(', ');
+
+function estimate(value) {
+  if (!value) return '–';
+  const interval = value.low == null ? '' : ` [${format.number(value.low, 4)}, ${format.number(value.high, 4)}]`;
+  return `${format.number(value.mean, 4)}${interval} n=${value.n}`;
+}
+
+export function mount(widget) {
+  return new SweepTable(widget);
+}
