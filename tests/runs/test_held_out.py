@@ -83,6 +83,16 @@ def test_positions_are_those_of_a_loss_taken_token_by_token() -> None:
     assert sum("@" in name for name in found) == 7 * 3
 
 
+def test_text_is_tested_by_position_in_context(make_spec: MakeSpec, run: Execute, corpus: Path) -> None:
+    task = {"name": "text", "options": {"source": str(corpus), "sequence_length": 32, "validation_tokens": 512}}
+    found = held_out(run(make_spec(task=task, train={**TRAIN, "eval_batches": 99})))
+    bits = {int(name.partition("=")[2]): value for name, value in found.items() if "bits_per_byte@" in name}
+    assert list(bits) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+    widths = [end - start for start, end in position_buckets(32)]
+    mean = sum(width * value for width, value in zip(widths, bits.values(), strict=True)) / 32
+    assert found["test/bits_per_byte"] == pytest.approx(mean)  # a token is a byte
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 256, 500, 65_535, 65_537, 1 << 20])
 def test_buckets_of_positions_join_and_are_32_at_most(length: int) -> None:
     buckets = position_buckets(length)

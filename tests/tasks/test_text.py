@@ -199,7 +199,7 @@ def test_validation_counts_every_target_once_whatever_the_batch_size(folder: Pat
 
 def test_validation_tokens_bound_what_is_evaluated_and_spread_it(folder: Path, tmp_path: Path) -> None:
     task = prepared(folder, tmp_path / "cache", validation_tokens=100)
-    starts = task._validation_starts()
+    starts = task._starts("validation")
     assert len(starts) == 6
     assert starts[-1] > len(task._ready()[0]["validation"]) * 0.7
     assert (np.diff(starts) >= 16).all()
@@ -293,9 +293,24 @@ def test_a_relative_source_is_made_absolute(folder: Path, monkeypatch: pytest.Mo
     assert TextConfig().source == "stdlib"
 
 
-def test_there_is_no_test_split(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no test split"):
-        prepared(folder, tmp_path / "cache").batch("test", 0, 1)
+def test_the_test_takes_windows_that_validation_leaves(folder: Path, tmp_path: Path) -> None:
+    task = prepared(folder, tmp_path / "cache", validation_tokens=100)
+    tested, validated = task._starts("test"), task._starts("validation")
+    assert len(tested) == 6
+    assert not set(tested) & set(validated)
+    assert (np.diff(tested) >= 16).all()
+    assert tested[-1] > len(task._ready()[0]["validation"]) * 0.7
+    held_out = task._ready()[0]["validation"]
+    inputs = [task.batch("test", step, 4, seed=step).inputs for step in range(task.evaluation_steps(4, "test"))]
+    assert torch.cat(inputs)[:6].tolist() == [held_out[start : start + 16].tolist() for start in tested]
+    assert (task.batch("test", 1, 4).targets[2:] == IGNORE).all()
+
+
+def test_where_validation_leaves_nothing_there_is_no_test(folder: Path, tmp_path: Path) -> None:
+    task = prepared(folder, tmp_path / "cache")
+    assert task.splits == ("train", "validation")
+    with pytest.raises(SpecError, match="validation takes all"):
+        task.batch("test", 0, 1)
 
 
 def _write(path: Path, text: str) -> Path:

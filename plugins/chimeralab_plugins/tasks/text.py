@@ -42,7 +42,7 @@ class TextConfig(TaskConfig):
     mask: float = Field(0.0, ge=0, lt=1, description="Share of tokens hidden and guessed; 0: predict the next token")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the text to validate on")
     split_seed: int = Field(0, ge=0, description="Chooses which documents are validated on")
-    validation_tokens: int = Field(65_536, ge=1, description="Tokens of the validation split to evaluate on")
+    validation_tokens: int = Field(65_536, ge=1, description="Tokens to validate on, and as many others to test on")
     max_bytes: int | None = Field(None, ge=1, description="Read at most so much text; empty: all")
 
     @field_validator("source")
@@ -64,7 +64,9 @@ class Text(Task):
     A dataset of the Hugging Face hub keeps its own split where it has one named validation; its test split is not read.
 
     Training draws windows at random places. Validation takes non-overlapping windows, spread evenly over its split
-    until `validation_tokens` are covered, the same for every seed and rank. There is no test split.
+    until `validation_tokens` are covered, the same for every seed and rank. The test takes as many windows of what is
+    held out that validation leaves over, also spread; where it leaves none (a small text), there is no test. So they
+    share documents, and no token. The test is measured by position in the window too.
 
     With `mask`, each token is replaced with that probability, and one at least in every sequence, by an id of its
     own past the tokenizer's: the one task here for mixers that see the future. It always hides all that it asks for,
@@ -77,6 +79,7 @@ class Text(Task):
     Config = TextConfig
     config: TextConfig
     metric = "bits_per_byte"
+    by_position = True
     has_text = True
 
     def __init__(self, config: TextConfig) -> None:
@@ -151,26 +154,32 @@ class Text(Task):
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        return ("train", "validation")
+        """Before `prepare` it is not known whether there is a test."""
+        tested = self._prepared is None or len(self._starts("test")) > 0
+        return ("train", "validation", "test") if tested else ("train", "validation")
 
     def batch(self, split: Split, step: int, size: int, *, seed: int = 0, rank: int = 0) -> Batch:
-        """Validation steps start over after `evaluation_steps`; rows past the last window count nothing."""
+        """Validation and test start over after `evaluation_steps`; rows past the last window count nothing."""
         store, T = self._ready()[0], self.sequence_length
         if split == "train":
             places = len(store["train"]) - T
             stream, rows = draws.key("text", seed, split, step, rank), np.arange(size)
             starts = draws.below(draws.bits(stream, rows), places)
-        elif split == "validation":
-            every = self._validation_starts()
-            stream, rows = draws.key("text", split), step % self.evaluation_steps(size) * size + np.arange(size)
-            starts = every[np.minimum(rows, len(every) - 1)]
         else:
-            raise SpecError("the text task has no test split", place="task", remedy="Use validation")
-        window = torch.from_numpy(store.windows(split, starts, T + 1))
+            every = self._starts(split)
+            if not len(every):
+                raise SpecError(
+                    "validation takes all of the text that is held out",
+                    place="task.options.validation_tokens",
+                    remedy="Lower it, and what it leaves is tested on",
+                )
+            stream, rows = draws.key("text", split), step % self.evaluation_steps(size, split) * size + np.arange(size)
+            starts = every[np.minimum(rows, len(every) - 1)]
+        window = torch.from_numpy(store.windows("train" if split == "train" else "validation", starts, T + 1))
         inputs, targets = window[:, :-1].contiguous(), window[:, 1:].contiguous()
         if self.config.mask:
             inputs, targets = self._hide(inputs, draws.key("text mask", stream), rows)
-        if split == "validation":
+        if split != "train":
             targets[torch.from_numpy(rows >= len(every))] = IGNORE
         return Batch(inputs, targets)
 
@@ -181,7 +190,7 @@ class Text(Task):
         return tokens.masked_fill(hidden, self._mask_id), tokens.masked_fill(~hidden, IGNORE)
 
     def evaluation_steps(self, size: int, split: Split = "validation") -> int:
-        return math.ceil(len(self._validation_starts()) / size)
+        return math.ceil(len(self._starts(split)) / size)
 
     def measure(self, logits: Tensor, batch: Batch) -> Evaluation:  # logits: B T V
         total = super().measure(logits, batch)
@@ -211,7 +220,7 @@ class Text(Task):
         """Three pieces of the validation split, of 64 tokens at most; hidden tokens are not continued."""
         if self.config.mask:
             return []
-        store, starts = self._ready()[0], self._validation_starts()
+        store, starts = self._ready()[0], self._starts("validation")
         chosen = starts[np.unique(np.linspace(0, len(starts) - 1, 3, dtype=np.int64))]
         return list(torch.from_numpy(store.windows("validation", chosen, min(64, self.sequence_length))))
 
@@ -250,11 +259,18 @@ class Text(Task):
             raise RuntimeError("call prepare(cache) before asking the text task for data")
         return self._prepared
 
-    def _validation_starts(self) -> NDArray[np.int64]:
-        tokens = len(self._ready()[0]["validation"])
-        slots = (tokens - 1) // self.sequence_length
-        wanted = min(slots, max(1, self.config.validation_tokens // self.sequence_length))
-        return np.arange(wanted, dtype=np.int64) * slots // wanted * self.sequence_length
+    def _starts(self, split: Split) -> NDArray[np.int64]:
+        """Where the windows begin that validation takes, or the test of those that it leaves."""
+        slots = np.arange((len(self._ready()[0]["validation"]) - 1) // self.sequence_length)
+        chosen = self._spread(slots)
+        if split == "test":
+            chosen = self._spread(np.setdiff1d(slots, chosen, assume_unique=True))
+        return chosen * self.sequence_length
+
+    def _spread(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """So many of the slots as `validation_tokens` says, evenly spread over all of them."""
+        wanted = min(len(slots), max(1, self.config.validation_tokens // self.sequence_length))
+        return slots[np.arange(wanted) * len(slots) // max(wanted, 1)]
 
     def _key(self) -> str:
         c = self.config
