@@ -36,7 +36,10 @@ def test_action_that_cannot_be_done_says_why(page: Page, quiet_dashboard: str, q
     page.goto(f"{quiet_dashboard}/ui/runs?text=Not to retry")
     page.get_by_label(f"Select run {run}", exact=True).check()
     page.locator("[data-action=retry]").click()
-    expect(page.locator("#runs .cl-message")).to_contain_text("Only a failed, cancelled or pruned run can be tried again")
+    said = "Only a failed, cancelled or pruned run can be tried again"
+    expect(page.locator("#runs .cl-message")).to_contain_text(said)
+        "Only a failed, cancelled or pruned run can be tried again"
+    )
 
 
 def test_archived_run_leaves_the_list_and_comes_back(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
