@@ -38,8 +38,6 @@ def test_action_that_cannot_be_done_says_why(page: Page, quiet_dashboard: str, q
     page.locator("[data-action=retry]").click()
     said = "Only a failed, cancelled or pruned run can be tried again"
     expect(page.locator("#runs .cl-message")).to_contain_text(said)
-        "Only a failed, cancelled or pruned run can be tried again"
-    )
 
 
 def test_archived_run_leaves_the_list_and_comes_back(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
