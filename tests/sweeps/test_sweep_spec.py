@@ -93,8 +93,11 @@ def test_metric_and_direction_are_the_task_s_unless_they_are_given() -> None:
         "max",
     )
     assert loss.resolved(loss.members()).direction == "min"
-    own = sweep(metric="validation/surprise")
-    with pytest.raises(LabError, match=r"direction: is more of validation/surprise better"):
+    unknown = sweep(metric="validation/acuracy")
+    with pytest.raises(LabError, match=r"'mqar' measures no 'validation/acuracy'.*did you mean 'validation/accuracy'"):
+        unknown.resolved(unknown.members())
+    own = sweep(metric="train/surprise")
+    with pytest.raises(LabError, match=r"direction: is more of train/surprise better"):
         own.resolved(own.members())
 
 

@@ -199,15 +199,19 @@ class SweepSpec(_Spec):
         """The same sweep with the metric and the direction written out, as the members' tasks have them.
 
         Raises:
-            SpecError: it cannot be told what is better, or tasks differ in it.
+            SpecError: no run measures it, it cannot be told what is better, or tasks differ in it.
         """
         from chimeralab.plugins import registry
+        from chimeralab.runs.check import check_metric, make_task
 
         tasks = [registry().task(name, "task.name") for name in sorted({member.spec.task.name for member in members})]
         metrics = {self.metric or f"validation/{task.metric}" for task in tasks}
         if len(metrics) > 1:
             raise SpecError(f"the tasks have different metrics: {', '.join(sorted(metrics))}", place="metric")
         (metric,) = metrics
+        if self.metric.startswith("validation/"):
+            for spec in {member.spec.task.model_dump_json(): member.spec.task for member in members}.values():
+                check_metric(metric, make_task(spec))
         measured = metric.partition("/")[2].partition("@")[0]
         known = {"max" if task.higher_is_better else "min" for task in tasks if task.metric == measured}
         known = known or {_USUAL[measured]} if measured in _USUAL else known
