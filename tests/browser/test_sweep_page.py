@@ -38,3 +38,7 @@ def test_a_sweep_is_shown_with_its_points_and_cancelled(page: Page, quiet_dashbo
     assert quiet_lab.sweep_table("shown").status == "cancelled"
     assert page.locator("img[src=x]").count() == 0
     assert page.title() != "owned"
+    page.goto(f"{quiet_dashboard}/ui/compare?runs={','.join(map(str, quiet_lab.sweep_table('shown').run_ids))}")
+    over = page.locator("#compare-seeds tbody").first.locator("tr")
+    expect(over).to_have_count(4)
+    expect(over.nth(0)).to_contain_text("0.15 [0.1, 0.2] n=2")

@@ -10,7 +10,7 @@ import pytest
 
 from chimeralab import Lab, SweepSpec
 from chimeralab.events import Metrics
-from chimeralab_webui import sweeping
+from chimeralab_webui import comparing, sweeping
 
 
 @pytest.fixture
@@ -58,6 +58,17 @@ def test_the_figure_has_a_line_for_each_place_on_the_other_axes(lab: Lab) -> Non
     assert figure["layout"]["xaxis"]["type"] == "log"
     across = sweeping.over_axis(table, "train.steps", table.metric)
     assert across["data"][0]["x"] == [5, 9]
+
+
+def test_compared_members_are_one_row_over_their_seeds(lab: Lab) -> None:
+    table = measured(lab, {"train.lr": [0.01, 0.1]})
+    shown = comparing.over_seeds(lab.compare(table.run_ids))
+    assert shown["metrics"] == ["test/accuracy", "validation/accuracy"]
+    first, second = shown["groups"]
+    assert (first["runs"], first["values"][1]["mean"], first["values"][1]["n"]) == (2, pytest.approx(0.15), 2)
+    assert second["values"][1]["n"] == 1
+    assert shown["pairs"] == []  # one seed alone was completed by both
+    assert comparing.over_seeds(lab.compare(table.run_ids[:1]))["groups"] == []
 
 
 def test_what_was_not_measured_is_not_drawn(lab: Lab) -> None:

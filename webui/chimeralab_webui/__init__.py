@@ -20,6 +20,7 @@ PAGES = (
     ("Run", "run", 25),
     ("Compare", "compare", 30),
     ("Sweeps", "sweeps", 40),
+    ("Studies", "studies", 50),
     ("Kernels", "kernels", 80),
     ("Plugins", "plugins", 90),
 )

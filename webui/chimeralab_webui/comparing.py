@@ -13,6 +13,7 @@ from chimeralab_webui.figures import RUN_COLORS, Figure, line
 
 if TYPE_CHECKING:
     from chimeralab.comparison import Comparison
+    from chimeralab.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,42 @@ def common_contexts(comparison: Comparison) -> list[int]:
     """Context lengths at which every profiled run was measured."""
     measured = [set(run.decode_ms) for run in comparison.rows if run.decode_ms]
     return sorted(set.intersection(*measured)) if measured else []
+
+
+def over_seeds(comparison: Comparison) -> dict[str, Any]:
+    """Runs that differ by seed alone as one row each, and stacks pair by pair; nothing where no runs do."""
+    if not comparison.seeded:
+        return {"metrics": [], "groups": [], "pairs": []}
+    measured = sorted({name for group in comparison.groups for name in group.values})
+    metrics = [name for name in measured if name.startswith(("validation/", "test/"))]
+    groups = [
+        {
+            "pattern": group.pattern,
+            "task": group.task,
+            "runs": len(group.runs),
+            "values": [estimated(group.values.get(name)) for name in metrics],
+        }
+        for group in comparison.groups
+    ]
+    pairs = [
+        {
+            "a": p.a,
+            "b": p.b,
+            "metric": p.metric,
+            "difference": estimated(p.difference),
+            "p": p.p,
+            "adjusted": p.adjusted,
+        }
+        for p in comparison.pairs
+    ]
+    return {"metrics": metrics, "groups": groups, "pairs": pairs}
+
+
+def estimated(estimate: Estimate | None) -> dict[str, Any] | None:
+    """A mean with its interval, as `format.estimate` draws it."""
+    if estimate is None:
+        return None
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 
 def _leads(row: Mapping[str, Any], table: Sequence[Mapping[str, Any]], measure: Measure) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from chimeralab_webui.comparing import estimated
 from chimeralab_webui.figures import RUN_COLORS, Figure, line
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ def rows(table: SweepTable) -> list[dict[str, Any]]:
         }
         for number, point in enumerate(table.points)
     ]
-
-
-def estimated(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 
 def axes(table: SweepTable) -> list[str]:

@@ -75,6 +75,8 @@ def build(lab: Lab) -> None:
             waiting="Lengths, positions and the like are measured when training has ended",
         )
     with gr.Column(elem_classes=["cl-panel"]):
+        seeds = widget("seed_groups", elem_id="compare-seeds")
+    with gr.Column(elem_classes=["cl-panel"]):
         differences = widget("differences", elem_id="compare-differences")
     timer = gr.Timer(LIVE)
 
@@ -108,6 +110,7 @@ def build(lab: Lab) -> None:
             gr.update(
                 reply=over_axes.reply({r.id: r.held_out for r in comparison.rows}, list(names.values()), test_value)
             ),
+            gr.update(reply=comparing.over_seeds(comparison)),
             gr.update(reply={"names": list(names.values()), "fields": _fields(comparison)}),
             pace(any(row["status"] in ACTIVE for row in rows)),
         )
@@ -117,7 +120,7 @@ def build(lab: Lab) -> None:
         [table.pick, curve.choose, pareto.choose, profile.choose, tested.choose, timer.tick],
         refresh,
         everything,
-        [*everything, differences, timer],
+        [*everything, seeds, differences, timer],
     )
 
 

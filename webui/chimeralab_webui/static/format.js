@@ -24,6 +24,13 @@ export function number(value, digits = 4) {
   return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : Number(value.toPrecision(digits)).toString();
 }
 
+// A mean with its interval and the number of measurements: {mean, low, high, n}.
+export function estimate(value) {
+  if (!value) return '–';
+  const interval = value.low == null ? '' : ` [${number(value.low)}, ${number(value.high)}]`;
+  return `${number(value.mean)}${interval} n=${value.n}`;
+}
+
 export function duration(seconds) {
   if (seconds == null || !Number.isFinite(seconds)) return '–';
   if (seconds < 10) return seconds.toFixed(1) + THIN + 's';

@@ -57,20 +57,14 @@ class SweepTable {
       el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
       el('tbody', {}, rows.map((row) => el('tr', { data: { id: row.id } },
         row.values.map((value) => el('td', {}, String(value))),
-        el('td', { class: row.best ? 'best' : null, title: row.best ? 'Best on validation' : null }, estimate(row.validation)),
-        tested ? el('td', {}, estimate(row.test)) : null,
+        el('td', { class: row.best ? 'best' : null, title: row.best ? 'Best on validation' : null }, format.estimate(row.validation)),
+        tested ? el('td', {}, format.estimate(row.test)) : null,
         el('td', {}, counts(row.statuses)),
         el('td', {}, row.runs.map(([seed, run]) => el('a', { href: `/ui/run?id=${run}`, title: `Run ${run}` }, `${seed} `))))))));
   }
 }
 
 const counts = (statuses) => Object.entries(statuses).map(([status, count]) => `${count} ${status}`).join(', ');
-
-function estimate(value) {
-  if (!value) return '–';
-  const interval = value.low == null ? '' : ` [${format.number(value.low, 4)}, ${format.number(value.high, 4)}]`;
-  return `${format.number(value.mean, 4)}${interval} n=${value.n}`;
-}
 
 export function mount(widget) {
   return new SweepTable(widget);
