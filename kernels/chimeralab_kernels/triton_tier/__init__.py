@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from chimeralab import Kernel
+from chimeralab import Kernel, ops
 from chimeralab_kernels.triton_tier import memory_bound
 from chimeralab_kernels.triton_tier.delta_plan import sizes_lack
-from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, UNSEEN, machine_lacks
 
 __all__ = ["DTYPES", "INSTALLED", "INTERPRETED", "kernels"]
 
@@ -28,11 +29,25 @@ def kernels() -> list[Kernel]:
             source="Mamba-2's SSD (arXiv 2405.21060) and GLA (arXiv 2312.06635), chunked; see docs/kernels.md",
         ),
         Kernel(
+            "taylor_linear_attention",
+            "triton",
+            _taylor_linear_attention,
+            _taylor_linear_attention_unsupported,
+            source="Based (arXiv 2402.18668), in chunks; see docs/kernels.md",
+        ),
+        Kernel(
             "delta_rule",
             "triton",
             _delta_rule,
             _delta_rule_unsupported,
             source="The WY form of DeltaNet (arXiv 2406.06484), chunked; see docs/kernels.md",
+        ),
+        Kernel(
+            "long_convolution",
+            "triton",
+            _long_convolution,
+            _long_convolution_unsupported,
+            source="FlashFFTConv (arXiv 2311.05908); see docs/kernels.md",
         ),
         *memory_bound.kernels(),
     ]
@@ -59,6 +74,27 @@ def _gated_linear_attention_unsupported(
         return reason
     if not (q.dtype == k.dtype == v.dtype and q.dtype in DTYPES):
         return f"takes q, k and v of one dtype among {', '.join(str(d) for d in DTYPES)}"
+    if v.numel() == 0:
+        return "needs at least one token"
+    return None
+
+
+def _taylor_linear_attention(*args: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    from chimeralab_kernels.triton_tier.taylor_linear_attention import taylor_linear_attention
+
+    return taylor_linear_attention(*args, **named)
+
+
+def _taylor_linear_attention_unsupported(
+    q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None = None
+) -> str | None:
+    reason = machine_lacks(q)
+    if reason is not None:
+        return reason
+    if not (q.dtype == k.dtype == v.dtype and q.dtype in (torch.bfloat16, torch.float32)):
+        return "takes q, k and v in bfloat16 or in float32; float16 does not hold their squares"
+    if q.shape[-1] > 32:
+        return "takes queries and keys of up to 32 channels"
     if v.numel() == 0:
         return "needs at least one token"
     return None
@@ -94,3 +130,29 @@ def _delta_rule_unsupported(
     if v.numel() == 0:
         return "needs at least one token"
     return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, general=a is not None)
+
+
+def _long_convolution(*args: Any, **named: Any) -> Tensor:
+    from chimeralab_kernels.triton_tier.long_convolution import long_convolution
+
+    return long_convolution(*args, **named)
+
+
+def _long_convolution_unsupported(
+    x: Tensor, kernel: Tensor, skip: Tensor | None = None, gate: Tensor | None = None
+) -> str | None:
+    reason = machine_lacks(x)
+    if reason is not None:
+        return reason
+    dtype = torch.float32 if INTERPRETED else torch.bfloat16
+    if x.dtype != dtype or (gate is not None and gate.dtype != dtype):
+        return f"takes x and gate in {dtype}"
+    if any(w is not None and w.dtype not in (torch.bfloat16, torch.float32) for w in (kernel, skip)):
+        return "takes kernel and skip in bfloat16 or float32"
+    if x.numel() == 0:
+        return "needs at least one token"
+    if x.shape[1] <= ops.DIRECT:
+        return f"leaves up to {ops.DIRECT} tokens to a product with a Toeplitz matrix"
+    if not INTERPRETED and not 1024 < x.shape[1] <= 4096:
+        return UNSEEN
+    return None
