@@ -22,7 +22,7 @@ PRESETS = {
     "recurrent": "mamba mamba2 rwkv4 rwkv6 rwkv7 gla retnet deltanet gated-deltanet hgrn2 xlstm hawk",
     "hybrids": "based griffin recurrentgemma jamba samba zamba2 hymba falcon-h1 qwen3-next kimi-linear nemotron-h",
     "convolutional": "h3-hybrid hyena striped-hyena monarch-mixer lfm2",
-    "vision": "vision-mamba dit hdit",
+    "vision": "vision-mamba vit dit hdit",
 }
 
 

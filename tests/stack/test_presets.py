@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from chimeralab import Preset, Size, SpecError, StackSpec, parse
+from chimeralab.contracts import Classifier, Regression
 from chimeralab.plugins import registry
 from chimeralab.stack.build import build
 from chimeralab.stack.compose import compose
@@ -44,6 +47,7 @@ MET = {
     "smollm": "135m 360m 1.7b",
     "tinyllama": "1b",
     "vision-mamba": "7m 26m 98m",
+    "vit": "22m 86m 307m",
     "xlstm": "125m 350m 760m 1.3b 7b",
 }
 
@@ -65,6 +69,22 @@ def test_a_published_size_is_met_to_a_thousandth_of_its_checkpoint_or_within_thr
     assert preset.vocab_size
     counted = cost(compose(preset.name), vocab_size=preset.vocab_size).total_params
     assert counted == pytest.approx(preset.parameters, rel=0.001 if "checkpoint" in preset.source else 0.03)
+
+
+@pytest.mark.parametrize("name", ["dit-33m", "dit-130m", "dit-458m", "dit-675m"])
+def test_a_diffusion_transformer_with_the_ends_of_its_paper_has_its_parameters(name: str) -> None:
+    """Patches of 2 · 2 latents of 4 numbers, of which noise and its variance are asked; its positions are fixed."""
+    readout = partial(Regression, features=2 * 2 * 8)
+    report = cost(compose(name), vocab_size=0, input_features=16, classes=1000, readout=readout)
+    counted = report.total_params - report.params["positions"]
+    assert round(counted / 1e6) == PRESETS[name].parameters / 1e6
+
+
+@pytest.mark.parametrize("name", ["vision-mamba-7m", "vision-mamba-26m", "vision-mamba-98m"])
+def test_vision_mamba_with_patches_and_classes_has_the_parameters_of_its_paper(name: str) -> None:
+    readout = partial(Classifier, classes=1000)
+    counted = cost(compose(name), vocab_size=0, input_features=16 * 16 * 3, readout=readout).total_params
+    assert round(counted / 1e6) == PRESETS[name].parameters / 1e6
 
 
 def test_the_published_sizes_are_these() -> None:

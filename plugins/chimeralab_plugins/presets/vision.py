@@ -8,6 +8,7 @@ from __future__ import annotations
 from chimeralab import Preset, Size
 
 UNTIED = {"tie_embeddings": False}
+VIT = {"norm": "layer", "norm_eps": 1e-6, **UNTIED}
 DIT = {"norm": "layer", "residual": "adaptive", "norm_eps": 1e-6}
 NEAR, FAR = "neighborhood_attention[window=9, qk_norm=true]", "bidirectional_attention[qk_norm=true]"
 PATCHES, CLASSES = 196, 1000  # of ImageNet's images: 14 · 14 patches
@@ -17,6 +18,12 @@ def vim(width: int, millions: float) -> Size:
     settings = {"d_model": width, "positions": PATCHES + 1, **UNTIED}
     source = "arXiv 2401.09417: with the map from its patches, not with a table of tokens"
     return Size("vision_mamba x24, ffn=none", settings, CLASSES, millions * 1e6, source)
+
+
+def vit(layers: int, width: int, heads: int, millions: float, paper: str) -> Size:
+    pattern = f"bidirectional_attention[heads={heads}, rope=false, bias=true] x{layers}, ffn=mlp[activation=gelu]"
+    source = f"arXiv {paper}: with the map from its patches, not with a table of tokens"
+    return Size(pattern, {"d_model": width, "positions": PATCHES}, CLASSES, millions * 1e6, source)
 
 
 def dit(layers: int, width: int, heads: int, millions: float) -> Size:
@@ -52,6 +59,18 @@ PRESETS = (
         "Vision Mamba: a state space in each direction over patches",
         "arXiv 2401.09417",
         sizes={"7m": vim(192, 7), "26m": vim(384, 26), "98m": vim(768, 98)},
+    ),
+    Preset(
+        "vit",
+        "bidirectional_attention[rope=false, bias=true] x6, ffn=mlp[activation=gelu]",
+        "ViT: a transformer over patches, whose mean names the picture",
+        "arXiv 2010.11929, without the class token: the mean stands for it, as in arXiv 2106.04560",
+        {**VIT, "positions": 256},
+        sizes={
+            "22m": vit(12, 384, 6, 22, "2012.12877, DeiT-S"),
+            "86m": vit(12, 768, 12, 86, "2010.11929, ViT-B"),
+            "307m": vit(24, 1024, 16, 307, "2010.11929, ViT-L"),
+        },
     ),
     Preset(
         "dit",
