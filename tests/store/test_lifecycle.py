@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from samples import curve, new_run, points, running
 
-from chimeralab.errors import StaleAttempt, StoreError
+from chimeralab.errors import RequestError, StaleAttempt, StoreError
+from chimeralab.events import Metrics
 from chimeralab.store import PluginRow, Store
 
 
@@ -132,6 +133,20 @@ def test_finished_run_takes_no_more_events(store: Store) -> None:
     with pytest.raises(StaleAttempt):
         store.append(run_id, 1, curve({1: 3.0}))
     assert store.run(run_id).status_reason == "loss is NaN at step 7"
+
+
+def test_what_is_measured_on_a_finished_run_is_kept_and_may_be_measured_again(store: Store) -> None:
+    run_id = running(store)
+    store.append(run_id, 1, curve({1: 3.0}))
+    store.finish(run_id, 1, "completed")
+    for accuracy in (0.25, 0.5):
+        store.record(run_id, Metrics(step=7, tokens=70, seconds=2.0, values={"lm_eval/mice/acc": accuracy}))
+    assert points(store, run_id, "lm_eval/mice/acc") == [(7, 0.5)]
+    assert store.summaries([run_id])[run_id]["lm_eval/mice/acc"].last == 0.5
+    assert points(store, run_id) == [(1, 3.0)]
+    assert store.run(run_id).status == "completed"
+    with pytest.raises(RequestError, match="there is no such run"):
+        store.record(run_id + 1, Metrics(step=7, tokens=70, seconds=2.0, values={"lm_eval/mice/acc": 1.0}))
 
 
 def test_begin_and_finish_may_be_said_again(store: Store) -> None:
