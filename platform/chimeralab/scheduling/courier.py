@@ -28,6 +28,7 @@ class Courier:
         self._acknowledged = 0
         self._stop = threading.Event()
         self._closing = threading.Event()
+        self._wake = threading.Event()
         self._changed = threading.Condition()
         self.stale = False
         self.broken: Exception | None = None
@@ -51,7 +52,8 @@ class Courier:
         self._stop.set()
 
     def flush(self) -> None:
-        """Wait until everything emitted is acknowledged, or never can be."""
+        """Deliver now, and wait until everything emitted is acknowledged, or never can be."""
+        self._wake.set()
         with self._changed:
             self._changed.wait_for(lambda: self._over or self._acknowledged >= self._numbered)
 
@@ -61,11 +63,16 @@ class Courier:
 
     def close(self) -> None:
         self._closing.set()
+        self._wake.set()
         self._thread.join()
 
     def _run(self) -> None:
         wait = PAUSE_SECONDS
-        while not self._closing.wait(wait):
+        while True:
+            self._wake.wait(wait)
+            self._wake.clear()
+            if self._closing.is_set():
+                return
             with self._changed:
                 batch = self._pending[:BATCH]
             if not batch:

@@ -142,6 +142,8 @@ def _forget() -> bool:
 
     try:
         gc.collect()
+        if not gc.get_freeze_count():
+            gc.freeze()  # what is there after the first run (torch, plugins) stays: later collections pass over it
         if "torch._dynamo" in sys.modules:
             torch._dynamo.reset()  # compiled models are kept by their code, which all runs share, up to a limit
         if torch.cuda.is_initialized():
