@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chimeralab.errors import RequestError, did_you_mean
+from chimeralab.errors import LabError, RequestError, did_you_mean
 from chimeralab.store import Store
 from chimeralab.studies import StudySpec, read_study
 from chimeralab.sweeps import SweepSpec
@@ -20,10 +20,23 @@ class StudyRecords:
     store: Store
 
     def studies(self) -> list[StudySpec]:
-        """Every study that a plugin ships, by name."""
+        """Every study that a plugin ships and that can be read, by name; see `broken_studies`."""
+        return [found for found in self._read_studies().values() if isinstance(found, StudySpec)]
+
+    def broken_studies(self) -> dict[str, str]:
+        """Why a study that a plugin ships cannot be read, by name."""
+        return {name: str(found) for name, found in self._read_studies().items() if isinstance(found, LabError)}
+
+    def _read_studies(self) -> dict[str, StudySpec | LabError]:
         from chimeralab.plugins import registry
 
-        return [read_study(file) for file in registry().studies.values()]
+        found: dict[str, StudySpec | LabError] = {}
+        for name, file in registry().studies.items():
+            try:
+                found[name] = read_study(file)
+            except LabError as error:
+                found[name] = error
+        return found
 
     def study(self, reference: str) -> StudySpec:
         """A study by name, or from a file.
@@ -70,6 +83,16 @@ class StudyRecords:
         ]
         seconds = sum(self.store.run(run_id).seconds for run_id in {member.run_id for member in members})
         return results(study, scale, SweepSpec.model_validate(row.spec), measured, seconds)
+
+    def study_sections(self, study: StudySpec, scale: str) -> dict[str, Any]:
+        """Its results as titles, texts, tables and Plotly figures; see `chimeralab.studies.report.sections`.
+
+        Raises:
+            RequestError: it never ran.
+        """
+        from chimeralab.studies.report import sections
+
+        return sections(self.study_results(study, scale))
 
     def study_scales(self, study: StudySpec) -> dict[str, str]:
         """The status of its sweep at each scale; "" where it never ran."""

@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from chimeralab.cli import author, compose, evaluate, inspect, kernels, manage, match, serve, study, sweep, train, weights
+from chimeralab.cli import (
+    author,
+    compose,
+    evaluate,
+    inspect,
+    kernels,
+    manage,
+    match,
+    serve,
+    study,
+    sweep,
+    train,
+    weights,
+)
 from chimeralab.cli.output import fail
 from chimeralab.errors import ClusterError, LabError, RequestError, RunFailed, StoreError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ def match(
     for pattern in patterns:
         one = search(compose(pattern, d_model=d_model), same, target, **lengths)
         found.append((one.stack, one.off))
-    shown = []
+    shown: list[dict[str, Any]] = []
     for stack, off in found:
         flops = quantity(stack, "flops", **lengths)
         equal = match_steps("flops", work * steps * sequence_length, tokens_per_step=sequence_length,

@@ -33,11 +33,13 @@ def list_studies(home: HomeOption = None, store: StoreOption = None, as_json: Js
     """List the studies that are installed, and the scales at which they ran here."""
     with open_lab(home, store) as lab:
         found = [(one, lab.study_scales(one)) for one in lab.studies()]
+        broken = lab.broken_studies()
     if as_json:
         shown = [{**one.model_dump(include={"name", "title", "question"}), "scales": ran} for one, ran in found]
         typer.echo(json.dumps(shown, indent=2))
         return
     rows = [(one.name, one.question, _scales(ran)) for one, ran in found]
+    rows += [(name, reason, "broken") for name, reason in broken.items()]
     out.print(table(("study", "question", "scales"), rows))
 
 

@@ -67,6 +67,25 @@ def html(found: Results) -> str:
     )
 
 
+def sections(found: Results) -> dict[str, Any]:
+    """The same for a page that draws it: `summary`, `tables` of {title, head, rows}, `remarks`, `figures`."""
+    tables = []
+    for table in found.tables:
+        title = table.table.title
+        tables.append({"title": title, "head": matrix(table)[0], "rows": matrix(table)[1]})
+        if table.differences:
+            head, rows = differences(table)
+            tables.append({"title": f"{title}: differences from {_first(table)}", "head": head, "rows": rows})
+        head, rows = details(found, table)
+        tables.append({"title": f"{title}: details", "head": head, "rows": rows})
+    return {
+        "summary": summary(found),
+        "tables": [table for table in tables if table["rows"]],
+        "remarks": [{"title": title, "lines": lines} for title, lines in remarks(found)],
+        "figures": [{"title": figure.figure.title, **plotly(figure)} for figure in found.figures if figure.curves],
+    }
+
+
 def summary(found: Results) -> str:
     """How many members ended how, by what was chosen, and how long they trained."""
     ended = ", ".join(f"{count} {status}" for status, count in sorted(found.ended.items())) or "none yet"

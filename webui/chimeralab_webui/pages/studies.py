@@ -52,16 +52,10 @@ def build(lab: Lab) -> None:
             reply["error"] = f"There is no study {wanted.study}" if wanted.study else ""
             return gr.update(reply=reply), gr.update(reply={"figure": None}), pace(False)
         ran = lab.study_scales(study)
-        scale = (
-            wanted.scale
-            if wanted.scale in ran
-            else ([name for name in ran if ran[name]] or [*ran])[-1 if any(ran.values()) else 0]
-        )
-        found = (
-            lab.study_sections(study, scale)
-            if ran[scale]
-            else {"tables": [], "remarks": [], "figures": [], "summary": ""}
-        )
+        measured = [name for name, status in ran.items() if status]
+        scale = wanted.scale if wanted.scale in ran else (measured or [next(iter(ran))])[-1]
+        nothing: dict[str, Any] = {"summary": "", "tables": [], "remarks": [], "figures": []}
+        found = lab.study_sections(study, scale) if ran[scale] else nothing
         figures = {one.pop("title"): one for one in found.pop("figures")}
         choices = (drawn or {}).get("choices") or {}
         title = choices.get("figure") if choices.get("figure") in figures else next(iter(figures), "")

@@ -42,13 +42,13 @@ class StudyPage {
     this.run.hidden = !reply.study || reply.status === 'active' || reply.needs.length > 0;
     if (!reply.study) return this.body.replaceChildren(el('div', { class: 'cl-empty' }, 'No plugin ships a study'));
     Object.assign(this.value, { study: reply.study, scale: reply.scale });
-    this.body.replaceChildren(
+    this.body.replaceChildren(el('div', {},
       el('h2', {}, reply.title), el('p', {}, el('strong', {}, reply.question)), el('p', {}, reply.text),
       el('p', { class: 'cl-hint' }, reply.about),
       reply.sources.map((source) => el('div', { class: 'cl-hint' }, source)),
       reply.needs.length ? el('p', {}, `Run it with: chimeralab study run ${reply.study} --scale ${reply.scale} ${reply.needs.join(' ')}`) : '',
       el('p', { data: { part: 'summary' } }, reply.summary || 'It has not run at this scale.'),
-      reply.tables.map(table), reply.remarks.map(remarks));
+      reply.tables.map(table), reply.remarks.map(remarks)));
   }
 }
 
