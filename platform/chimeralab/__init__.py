@@ -30,6 +30,7 @@ _FACE = {
     "TaskConfig": "chimeralab.contracts",
     "Batch": "chimeralab.contracts",
     "Kernel": "chimeralab.contracts",
+    "Tuning": "chimeralab.contracts",
     "Cost": "chimeralab.contracts",
     "State": "chimeralab.contracts",
     "Context": "chimeralab.contracts",

@@ -29,7 +29,7 @@ from chimeralab.study_records import StudyRecords
 from chimeralab.sweep_records import SweepRecords
 
 if TYPE_CHECKING:
-    from chimeralab.benchmark import KernelTimes, Measurement
+    from chimeralab.benchmark import KernelTimes, Measurement, Trial
     from chimeralab.contracts import Page, Preset
     from chimeralab.plugins import PluginInfo
     from chimeralab.scheduling.cluster import Cluster
@@ -487,11 +487,52 @@ class Lab(RunRecords, SweepRecords, StudyRecords):
         Raises:
             SpecError: an op or a size that does not exist.
         """
+        from chimeralab import ops
         from chimeralab.benchmark import KernelTimes, time_kernels
 
+        ops.tiles.load(self.home.cache / ops.tiles.FILE)
         found = time_kernels(names, size, report)
         KernelTimes.load(self.home.kernel_times).joined(found).save(self.home.kernel_times)
         return found
+
+    def tune_kernels(
+        self, names: Sequence[str] = (), sizes: Sequence[str] = (), report: Callable[[Trial], None] = lambda _: None
+    ) -> int:
+        """Choose the tiles of the kernels of the ops named, or of all, by their speed on this machine.
+
+        They are kept in the home's cache, and runs take them from then on. Returns how many differ from the kernels'
+        own.
+
+        Args:
+            sizes: names of `benchmark.SIZES`; M and L on a GPU, S elsewhere if not given.
+
+        Raises:
+            SpecError: an op or a size that does not exist.
+        """
+        from chimeralab import benchmark, ops
+
+        ops.tiles.load(self.home.path / "no_such_file")  # the kernels' own are what choices must be quicker than
+        found = benchmark.tune(names, benchmark.sizes(sizes), report)
+        ops.tiles.add(self.home.cache / ops.tiles.FILE, {ops.tiles.architecture(): found})
+        return sum(len(by_shape) for by_shape in found.values())
+
+    def read_tiles(self, path: Path) -> None:
+        """Take tiles that were chosen elsewhere into the home's cache, of whatever architecture.
+
+        Raises:
+            SpecError: the file is none of tiles, or names what no kernel leaves open.
+        """
+        from chimeralab import ops
+
+        ops.tiles.add(self.home.cache / ops.tiles.FILE, ops.tiles.read(path))
+
+    def write_tiles(self, path: Path) -> None:
+        """Write the tiles of the home's cache into a file."""
+        from chimeralab import ops
+
+        kept = self.home.cache / ops.tiles.FILE
+        path.unlink(missing_ok=True)
+        ops.tiles.add(path, ops.tiles.read(kept) if kept.exists() else {})
 
     def cluster(self) -> ClusterStatus | None:
         """The cluster that works for this store, as it last reported; None when none ever did."""

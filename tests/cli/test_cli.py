@@ -320,3 +320,15 @@ def test_an_op_that_does_not_exist_is_not_timed(call: Call, tmp_path: Path) -> N
     answer = call("kernels", "--bench", "--op", "swigluu", "--home", str(tmp_path))
     assert answer.code == 2
     assert "did you mean 'swiglu'?" in answer.err
+
+
+def test_tiles_of_another_gpu_are_taken_and_given_on(call: Call, tmp_path: Path) -> None:
+    given, home = tmp_path / "given.json", ("--home", str(tmp_path / "home"))
+    given.write_text('{"architectures": {"sm86": {"diagonal_scan": {"bfloat16": {"block": 64}}}}}')
+    assert call("kernels", "tune", "--from", str(given), "--to", str(tmp_path / "out.json"), *home).code == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == json.loads(given.read_text())
+    given.write_text(given.read_text().replace("block", "blcok"))
+    refused = call("kernels", "tune", "--from", str(given), *home)
+    assert refused.code == 2
+    assert "did you mean 'block'?" in refused.err
+    assert "No kernel that serves here" in call("kernels", "tune", "--op", "diagonal_scan", *home).out  # on a CPU

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from chimeralab import Kernel, ops
-from chimeralab_kernels.triton_tier import memory_bound
+from chimeralab_kernels.triton_tier import memory_bound, tunings
 from chimeralab_kernels.triton_tier.delta_plan import sizes_lack
 from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, UNSEEN, machine_lacks
 
@@ -27,6 +27,7 @@ def kernels() -> list[Kernel]:
             _gated_linear_attention,
             _gated_linear_attention_unsupported,
             source="Mamba-2's SSD (arXiv 2405.21060) and GLA (arXiv 2312.06635), chunked; see docs/kernels.md",
+            tunings=tunings.GATED_LINEAR_ATTENTION,
         ),
         Kernel(
             "taylor_linear_attention",
@@ -129,7 +130,9 @@ def _delta_rule_unsupported(
         return "has no packed sequences"
     if v.numel() == 0:
         return "needs at least one token"
-    return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, general=a is not None)
+    # The step for one token takes every size.
+    by_channel = v.shape[1] > 1 and (a is not None or (log_decay is not None and log_decay.dim() == 4))
+    return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, by_channel=by_channel)
 
 
 def _long_convolution(*args: Any, **named: Any) -> Tensor:

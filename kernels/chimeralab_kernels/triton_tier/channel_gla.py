@@ -96,7 +96,7 @@ def channel_gla_backward(
     dg = g.new_empty(g.shape)
     du = None if u is None else v.new_empty((B, H, cut.chunks, K), dtype=torch.float32)
     q, k, v = (unit_stride(x) for x in (q, k, v))
-    tile = within_tile(K, V, backward=True)
+    tile = within_tile(K, V, v.dtype, backward=True)
     for flat in (True, False):
         within_chunks_backward[(-(-K // tile.block_k) * cut.chunks * B * H,)](
             q, k, g, u, v, dy, states, d_states, dq, dk, dg, du, decayed.steep, cut.table,
@@ -122,7 +122,7 @@ def _within_chunks(cut: Cut, q: Tensor, k: Tensor, g: Tensor, u: Tensor | None, 
         q.new_empty((heads, cut.chunks), dtype=torch.int8),
     )
     q, k = unit_stride(q), unit_stride(k)
-    tile = within_tile(K, K)
+    tile = within_tile(K, K, q.dtype)
     for flat in (True, False):
         within_chunks[(heads * cut.chunks,)](
             q, k, g, u, *decayed, cut.table,

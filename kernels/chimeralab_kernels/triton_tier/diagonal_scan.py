@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from chimeralab_kernels.triton_tier.time_rows import Walk, present, rows, walk
+from chimeralab_kernels.triton_tier.tunings import DIAGONAL, DIAGONAL_COMPLEX
 
 
 @triton.jit
@@ -206,7 +207,7 @@ def _run(
 ) -> Tensor:
     """Forwards into `h`, or backwards into `dx` and `dg`. Returns the state after the last token visited."""
     (B, T, D), pairs = x.shape[:3], x.dim() == 4
-    cut: Walk = walk(x, D, block=64 if pairs else 128)
+    cut: Walk = walk(x, D, block=64 if pairs else 128, tuning=DIAGONAL_COMPLEX if pairs else DIAGONAL)
     start = None if start is None else start.to(torch.float32).contiguous()
     modes: dict[str, Any] = {"D": D, "BD": cut.block, "COMPLEX": pairs, "BACKWARDS": dx is not None, "num_warps": 1}
     where = (T, cut.segments, cut.length, *x.stride()[:3], *g.stride()[:3])

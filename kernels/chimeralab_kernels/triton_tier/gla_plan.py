@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
+from chimeralab import Tuning, ops
+from chimeralab_kernels.triton_tier.tunings import OUTPUT, STATE, WITHIN, WITHIN_BACKWARD
+
 PROGRAMS = 2 * 132
 """Programs to run at once: two on each streaming multiprocessor of an H100 or H200."""
 
@@ -28,23 +31,35 @@ class Tile:
         return -(-key_dim // self.block_k) * -(-value_dim // self.block_v)
 
 
+def _tuned(tuning: Tuning, own: Tile, key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
+    """With what was measured for this machine; blocks no larger than the head."""
+    found = ops.tiles.chosen(tuning, f"{key_dim} × {value_dim} {str(dtype)[6:]}")
+    return Tile(
+        min(found.get("block_k", own.block_k), power_of_two(key_dim)),
+        min(found.get("block_v", own.block_v), power_of_two(value_dim)),
+        found.get("warps", own.warps),
+        found.get("stages", own.stages),
+    )
+
+
 def output_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     """For a scan that reads the state: all of K."""
     K, single = power_of_two(key_dim), dtype == torch.float32
     block_v = 32 if K > 128 or single else 64  # 64 float32 registers of state a thread
-    return Tile(K, min(power_of_two(value_dim), block_v), 4, 1 if single else 2)
+    return _tuned(OUTPUT, Tile(K, block_v, 4, 1 if single else 2), key_dim, value_dim, dtype)
 
 
 def state_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     """For a scan that only writes it."""
     single = dtype == torch.float32
-    block_k = min(power_of_two(key_dim), 64 if single else 128)
-    return Tile(block_k, min(power_of_two(value_dim), 64), 4, 1 if single else 3)
+    own = Tile(64 if single else 128, 64, 4, 1 if single else 3)
+    return _tuned(STATE, own, key_dim, value_dim, dtype)
 
 
-def within_tile(key_dim: int, value_dim: int, *, backward: bool = False) -> Tile:
+def within_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, backward: bool = False) -> Tile:
     """For what chunks do by themselves when the decay is by channel."""
-    return Tile(min(power_of_two(key_dim), 64), min(power_of_two(value_dim), 64), 4, 2 if backward else 1)
+    own = Tile(64, 64, 4, 2 if backward else 1)
+    return _tuned(WITHIN_BACKWARD if backward else WITHIN, own, key_dim, value_dim, dtype)
 
 
 @dataclass(frozen=True)

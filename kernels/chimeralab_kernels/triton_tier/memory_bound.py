@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from chimeralab import Kernel
+from chimeralab_kernels.triton_tier import tunings
 from chimeralab_kernels.triton_tier.machine import DTYPES, machine_lacks
 
 WIDEST = 16384
 """Columns of a row that one program holds."""
+TUNINGS = {
+    "short_convolution": (tunings.SHORT_CONVOLUTION,),
+    "diagonal_scan": (tunings.DIAGONAL, tunings.DIAGONAL_COMPLEX),
+    "wkv4": (tunings.WKV4,),
+}
 
 
 def kernels() -> list[Kernel]:
@@ -45,7 +51,7 @@ def _kernel(op: str, function: Callable[..., Any], unsupported: Callable[..., st
             lacks = "needs at least one token"
         return lacks or unsupported(x, *args, **named)
 
-    return Kernel(op, "triton", function, reason, source=source)
+    return Kernel(op, "triton", function, reason, source=source, tunings=TUNINGS.get(op, ()))
 
 
 def _rms_norm(*args: Any, **named: Any) -> Any:

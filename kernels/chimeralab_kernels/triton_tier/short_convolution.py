@@ -19,6 +19,7 @@ from torch import Tensor
 from chimeralab_kernels.checks import check_choice
 from chimeralab_kernels.triton_tier.launch import unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, present, rows, walk
+from chimeralab_kernels.triton_tier.tunings import SHORT_CONVOLUTION
 
 TAPS = 4
 
@@ -188,7 +189,7 @@ def _vector(bias: Tensor | None) -> Tensor | None:
 
 
 def _walk(x: Tensor) -> Walk:
-    return walk(x, x.shape[2], block=128)
+    return walk(x, x.shape[2], block=128, tuning=SHORT_CONVOLUTION)
 
 
 def _before_the_first(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor, silu: bool) -> Tensor:

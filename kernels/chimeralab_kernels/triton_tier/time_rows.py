@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab import Tuning, ops
 from chimeralab_kernels.triton_tier.launch import power_of_two, processors
 
 
@@ -43,9 +44,21 @@ class Walk:
     ahead: int
 
 
-def walk(x: Tensor, channels: int, *, block: int, warps: int = 16, shortest: int = 64, ahead: int = 8) -> Walk:
-    """Segments enough for so many `warps` on each multiprocessor. x: B T …"""
+def walk(
+    x: Tensor,
+    channels: int,
+    *,
+    block: int,
+    warps: int = 16,
+    shortest: int = 64,
+    ahead: int = 8,
+    tuning: Tuning | None = None,
+) -> Walk:
+    """Segments enough for so many `warps` on each multiprocessor, or as measured for this machine. x: B T …"""
     B, T = x.shape[:2]
+    if tuning is not None:
+        found = ops.tiles.chosen(tuning, str(x.dtype)[6:])
+        block, warps = found.get("block", block), found.get("warps", warps)
     block = min(power_of_two(channels), block)
     blocks = -(-channels // block)
     wanted = max(1, warps * processors(x) // (B * blocks))

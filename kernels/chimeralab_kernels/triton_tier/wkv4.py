@@ -24,6 +24,7 @@ from torch import Tensor
 
 from chimeralab_kernels.triton_tier.launch import unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, present, rows, walk
+from chimeralab_kernels.triton_tier.tunings import WKV4
 
 NOTHING = tl.constexpr(-1e30)  # the scale of an empty sum
 
@@ -286,7 +287,7 @@ def fused_wkv4_backward(
 
 
 def _walk(v: Tensor) -> Walk:
-    return walk(v, v.shape[2], block=64, warps=24)
+    return walk(v, v.shape[2], block=64, warps=24, tuning=WKV4)
 
 
 def _outputs(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,9 +9,11 @@ from chimeralab.benchmark.measure import (
     exact_kernel,
     first_call,
     measure,
+    sizes,
     timed_kernels,
 )
 from chimeralab.benchmark.times import KernelTimes, time_kernels
+from chimeralab.benchmark.tuning import Trial, tune
 
 __all__ = [
     "CHECKED",
@@ -20,12 +22,15 @@ __all__ = [
     "Floor",
     "KernelTimes",
     "Measurement",
+    "Trial",
     "ceilings",
     "errors",
     "exact_kernel",
     "first_call",
     "floor",
     "measure",
+    "sizes",
     "time_kernels",
     "timed_kernels",
+    "tune",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from chimeralab import ops
 from chimeralab.benchmark import clock
 from chimeralab.benchmark.floor import Ceilings, differentiable, floor
 from chimeralab.contracts.kernel import Kernel
+from chimeralab.errors import SpecError, did_you_mean
 from chimeralab.op_cases import OpCase, Size
 
 SIZES = {
@@ -59,6 +60,22 @@ class Measurement:
         return f"{self.op}, {self.form}" if self.form else self.op
 
 
+def check_ops(names: Iterable[str]) -> None:
+    """Raises SpecError: an op that does not exist."""
+    for op in names:
+        if op not in ops.OPS:
+            raise SpecError(f"unknown op {op!r}", place="--op", remedy=did_you_mean(op, ops.OPS))
+
+
+def sizes(names: Iterable[str] = ()) -> list[Size]:
+    """Those of SIZES; without names M and L on a GPU, S elsewhere. Raises SpecError: one that does not exist."""
+    wanted = list(names) or (["M", "L"] if torch.cuda.is_available() else ["S"])
+    for name in wanted:
+        if name not in SIZES:
+            raise SpecError(f"unknown size {name!r}", place="--size", remedy=f"Known: {', '.join(SIZES)}")
+    return [SIZES[name] for name in wanted]
+
+
 def timed_kernels(op: str) -> list[Kernel]:
     """All but the reference tier, which goes token by token; that where there is no other."""
     found = [kernel for kernel in ops.kernels(op) if kernel.tier != "reference"]
@@ -77,7 +94,7 @@ def measure(
     """Times and memory at one of SIZES. What the kernel raises becomes the measurement's `failure`."""
     result = Measurement(case.op, case.form, kernel.tier, size, str(dtype).removeprefix("torch."))
     try:
-        call = _Call(kernel, case, SIZES[size], dtype, device)
+        call = Call(kernel, case, SIZES[size], dtype, device)
         if call.reason:
             result.failure = call.reason
             return result
@@ -97,11 +114,11 @@ def measure(
 
 def first_call(kernel: Kernel, case: OpCase, size: str, dtype: torch.dtype, device: torch.device) -> float | None:
     """Seconds of a first forward and backward pass, with all that is compiled for them; None where it cannot serve."""
-    call = _Call(kernel, case, SIZES[size], dtype, device)
+    call = Call(kernel, case, SIZES[size], dtype, device)
     return None if call.reason else clock.first_call_seconds(call.both, device)
 
 
-class _Call:
+class Call:
     """A kernel with its arguments."""
 
     def __init__(self, kernel: Kernel, case: OpCase, size: Size, dtype: torch.dtype, device: torch.device) -> None:

@@ -11,10 +11,8 @@ from typing import Self
 
 import torch
 
-from chimeralab import ops
 from chimeralab.benchmark.floor import ceilings
-from chimeralab.benchmark.measure import SIZES, Measurement, errors, first_call, measure, timed_kernels
-from chimeralab.errors import SpecError, did_you_mean
+from chimeralab.benchmark.measure import Measurement, check_ops, errors, first_call, measure, sizes, timed_kernels
 from chimeralab.op_cases import cases
 from chimeralab.runs.device import name
 
@@ -63,11 +61,8 @@ def time_kernels(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     size = size or ("M" if device.type == "cuda" else "S")
-    for op in names:
-        if op not in ops.OPS:
-            raise SpecError(f"unknown op {op!r}", place="--op", remedy=did_you_mean(op, ops.OPS))
-    if size not in SIZES:
-        raise SpecError(f"unknown size {size!r}", place="--size", remedy=f"Known: {', '.join(SIZES)}")
+    check_ops(names)
+    sizes([size])
     at_most = ceilings(device, dtype)
     found = KernelTimes(name(device), time.strftime("%Y-%m-%d"))
     for case in cases():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,9 +14,7 @@ from chimeralab.cli.output import err, out, table
 from chimeralab.errors import SpecError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from chimeralab.benchmark import Measurement
+    from chimeralab.benchmark import Measurement, Trial
 
 kernels = typer.Typer(invoke_without_command=True)
 
@@ -90,3 +89,46 @@ def _row(m: Measurement) -> tuple[str, ...]:
         f"{worst[1]:.1e} of {worst[0]}" if worst[0] else "",
         m.failure,
     )
+
+
+@kernels.command()
+def tune(
+    op: Annotated[list[str] | None, typer.Option("--op", help="Those of one op. Repeatable.")] = None,
+    size: Annotated[
+        list[str] | None, typer.Option("--size", help="Of the calls timed: S, M, L. Repeatable. Default: M and L; S.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Take the tiles of a file instead.", exists=True, dir_okay=False)
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the tiles into a file.", dir_okay=False)] = None,
+    home: HomeOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Choose the tiles of GPU kernels by their speed on this machine.
+
+    Each choice is first compared with float64. What is quicker than a kernel's own tiles is kept in the home's cache,
+    by architecture, and runs take it from there.
+
+    Example: chimeralab kernels tune --op gated_linear_attention --to my_gpu.json
+    """
+
+    tried = 0
+
+    def told(trial: Trial) -> None:
+        nonlocal tried
+        tried += 1
+        values = ", ".join(f"{key} {value}" for key, value in trial.values.items()) or "its own"
+        shown = trial.trouble if trial.ms is None else f"{trial.ms:.3f} ms"
+        err.print(f"[dim]{trial.name} at {trial.shape}: {values}: {shown}[/]", soft_wrap=True)
+
+    with open_lab(home, store) as lab:
+        if source is not None:
+            lab.read_tiles(source)
+            out.print(f"tiles of {source} are taken from now on")
+        else:
+            count = lab.tune_kernels(op or [], size or [], told)
+            out.print(
+                f"{count} tiles are quicker than the kernels' own" if tried else "No kernel that serves here has any"
+            )
+        if to is not None:
+            lab.write_tiles(to)

@@ -9,6 +9,7 @@ from chimeralab.contracts.layer import Context, LayerConfig, ParamGroup, Place, 
 from chimeralab.contracts.mixer import Mixer, MixerConfig, View
 from chimeralab.contracts.probe import Drawn, Predict, Probe
 from chimeralab.contracts.task import IGNORE, Batch, Evaluation, Task, TaskConfig
+from chimeralab.contracts.tuning import Tuning
 
 __all__ = [
     "IGNORE",
@@ -38,5 +39,6 @@ __all__ = [
     "Task",
     "TaskConfig",
     "Told",
+    "Tuning",
     "View",
 ]

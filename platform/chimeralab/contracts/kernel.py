@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from chimeralab.contracts.tuning import Tuning
 
 Tier = Literal["reference", "torch", "triton"]
 PRIORITY: dict[str, int] = {"reference": 0, "torch": 10, "triton": 20}
@@ -26,6 +28,7 @@ class Kernel:
     unsupported: Callable[..., str | None] = lambda *_: None
     priority: int = -1
     source: str = ""
+    tunings: tuple[Tuning, ...] = field(default=(), compare=False)  # tiles that `chimeralab kernels tune` may choose
 
     def __post_init__(self) -> None:
         if self.priority < 0:

@@ -10,6 +10,7 @@ sequences (`cu_seqlens`, int32, N + 1 offsets into T) need B = 1 and one initial
 Products accumulate in float32 or better.
 """
 
+from chimeralab.ops import tiles
 from chimeralab.ops.attention import attention, attention_cost, visible_pairs
 from chimeralab.ops.convolution import (
     DIRECT,
@@ -111,6 +112,7 @@ __all__ = [
     "taylor_features_count",
     "taylor_linear_attention",
     "taylor_linear_attention_cost",
+    "tiles",
     "transform_length",
     "visible_pairs",
     "wkv4",

@@ -52,6 +52,12 @@ def kernels(op: str) -> tuple[Kernel, ...]:
     return _table.get(op, ())
 
 
+def all_kernels() -> tuple[Kernel, ...]:
+    """The kernels of every op."""
+    load()
+    return tuple(kernel for found in _table.values() for kernel in found)
+
+
 def choose(op: str, *args: Any) -> Kernel:
     """The kernel that a call with these arguments takes.
 

@@ -45,6 +45,7 @@ def execute(spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Pat
         torch.set_num_threads(max(1, int(spec.resources.cpus)))
     else:
         torch.set_float32_matmul_precision("high")
+    ops.tiles.load(cache / ops.tiles.FILE)
     try:
         with ops.pin(spec.kernels):
             _execute(spec, folder, cache, sink, resume, device)
