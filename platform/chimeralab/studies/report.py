@@ -92,7 +92,7 @@ def summary(found: Results) -> str:
     told = f"{found.members} members: {ended}."
     if found.seconds:
         told += f" Together they trained for {found.seconds:,.0f} s."
-    axes = [axis for axis in found.study.choose if axis in found.sweep.axes]
+    axes = [axis.name for axis in found.sweep.read_axes() if axis.name in found.study.choose and len(axis.choices) > 1]
     if axes:
         told += f" Over {' and '.join(axes)} the best mean of {found.sweep.metric} was taken."
     return told
