@@ -145,12 +145,6 @@ class Sweeps:
                     curve.append((step, value))
         return found
 
-    def sweeps_of(self, run_id: int) -> list[str]:
-        """Names of the sweeps that a run is a member of."""
-        query = select(Sweep.name).join(SweepMember, SweepMember.sweep_id == Sweep.id)
-        with self._database.reading() as connection:
-            return list(connection.scalars(query.where(SweepMember.run_id == run_id).distinct().order_by(Sweep.name)))
-
     def _sweeps(self, *conditions: Any) -> list[SweepRow]:
         about = (Sweep.id, Sweep.name, Sweep.status, Sweep.reason, Sweep.wanted, Sweep.at_once, Sweep.created_at)
         with self._database.reading() as connection:
