@@ -210,7 +210,7 @@ class Task(ABC):
         return " ".join(str(int(t)) for t in tokens)
 
     def encode(self, text: str) -> Tensor:
-        """Text as tokens (T,), in a task that `has_text`; after `prepare`. Raises SpecError: it has no tokens for it."""
+        """Text as tokens (T,), in a task that `has_text`; after `prepare`. Raises SpecError: it has none for it."""
         raise NotImplementedError(f"{type(self).__name__} has no text")
 
     def describe(self) -> dict[str, Any]:
