@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from chimeralab.seed_groups import Measured, SeedGroup, StackPair, seed_groups, stack_pairs
 from chimeralab.store import Store
 
 
@@ -24,6 +25,7 @@ class ComparedRun(BaseModel):
     accuracy: float | None = None
     bits_per_byte: float | None = None
     tokens_per_second: float | None = None  # of a training step, profiled; until then of training
+    bytes_per_second: float | None = None  # the same in bytes of text, which compares across tokenizers
     peak_memory_bytes: float | None = None  # of training
     flops_utilisation: float | None = None
     prefill_ms: dict[int, float] = {}  # by context length
@@ -33,10 +35,20 @@ class ComparedRun(BaseModel):
 
 
 class Comparison(BaseModel):
-    """`differences` maps a dotted field of the specs to each run's value, where they are not all equal."""
+    """`differences` maps a dotted field of the specs to each run's value, where they are not all equal.
+
+    `groups` are the runs that differ by seed alone, `pairs` the stacks that were measured on the same seeds.
+    """
 
     rows: list[ComparedRun]
     differences: dict[str, dict[int, Any]]
+    groups: list[SeedGroup] = []
+    pairs: list[StackPair] = []
+
+    @property
+    def seeded(self) -> bool:
+        """Whether some runs differ by seed alone."""
+        return any(len(group.runs) > 1 for group in self.groups)
 
 
 def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
@@ -47,7 +59,7 @@ def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
     """
     summaries = store.summaries(run_ids)
     profiles = store.profiles(run_ids)
-    rows, specs = [], {}
+    rows, specs, measured = [], {}, []
     for run_id in run_ids:
         run = store.run(run_id)
         specs[run_id] = _flat(run.spec)
@@ -80,8 +92,14 @@ def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
             else:
                 row.decode_ms[profile.context] = profile.values["decode_ms"]
                 row.state_bytes[profile.context] = profile.values["state_bytes"]
+        data = values.get("data") or {}
+        if row.tokens_per_second and data.get("train tokens") and data.get("train bytes"):
+            row.bytes_per_second = row.tokens_per_second * data["train bytes"] / data["train tokens"]
         rows.append(row)
-    return Comparison(rows=rows, differences=_differences(specs))
+        about = {"id": run.id, "pattern": run.pattern, "task": run.task, "completed": run.status == "completed"}
+        measured.append(Measured(**about, spec=run.spec, values=row.held_out))
+    groups, pairs = seed_groups(measured), stack_pairs(measured)
+    return Comparison(rows=rows, differences=_differences(specs), groups=groups, pairs=pairs)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

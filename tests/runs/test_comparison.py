@@ -51,6 +51,16 @@ def test_a_compared_run_has_its_last_values_and_its_profile(
     assert row.prefill_ms.keys() == row.decode_ms.keys() == row.state_bytes.keys() == {8, 16}
 
 
+def test_speed_in_bytes_compares_across_tokenizers(lab: Lab, record: Record, make_spec: MakeSpec, run: Execute) -> None:
+    found = {}
+    for tokenizer in ("bytes", "bpe"):
+        options = {**make_spec().task.options, "tokenizer": tokenizer, "vocab_size": 300}
+        spec = make_spec(task={"name": "text", "options": options}, train={"steps": 2})
+        (found[tokenizer],) = lab.compare([record(spec, run(spec))]).rows
+    assert found["bytes"].bytes_per_second == found["bytes"].tokens_per_second
+    assert found["bpe"].bytes_per_second > 1.2 * found["bpe"].tokens_per_second
+
+
 def test_what_was_not_measured_yet_is_missing(lab: Lab, make_spec: MakeSpec) -> None:
     (row,) = lab.compare([lab.submit(make_spec())]).rows
     assert (row.status, row.loss, row.params, row.decode_ms) == ("queued", None, None, {})

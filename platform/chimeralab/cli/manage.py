@@ -141,6 +141,7 @@ def print_comparison(comparison) -> None:  # type: ignore[no-untyped-def]
         ("accuracy", [number(row.accuracy) for row in rows]),
         ("bits per byte", [number(row.bits_per_byte) for row in rows]),
         ("training tokens/s", [count(row.tokens_per_second) for row in rows]),
+        ("training bytes/s", [count(row.bytes_per_second) for row in rows]),
         ("peak training memory", [size(row.peak_memory_bytes) for row in rows]),
         ("FLOPs utilisation", [f"{row.flops_utilisation:.1%}" if row.flops_utilisation else "" for row in rows]),
     ]
