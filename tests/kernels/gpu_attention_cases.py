@@ -50,7 +50,7 @@ def test_attention_agrees(tier: str, dtype: torch.dtype, sizes: tuple[int, ...],
         inputs["sinks"] = torch.randn(H, device="cuda")
     kernel = KERNELS[tier]
     if kernel.unsupported(**inputs, **settings):
-        whole = T == S > 1 and (K % 8, V % 8) == (0, 0)
+        whole = T == S > 1 and (K % 8, V % 8) == (0, 0) and (dtype == torch.bfloat16 or K == V <= 128)
         assert tier == "cudnn"
         assert settings or "sinks" in inputs or not whole  # cuDNN takes every plain case
         return

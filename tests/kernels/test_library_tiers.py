@@ -112,6 +112,8 @@ def test_cudnn_takes_whole_sequences_and_flash_the_rest() -> None:
     assert reasons(x, x, x, True, 3) == {"cudnn": "has no windows", "flash": None}
     assert reasons(x, x, x, True, 9)["cudnn"] is None
     assert reasons(x, x, x, True, None, OnGpu(4)) == {"cudnn": "has no sinks", "flash": None}
+    wide = [OnGpu(2, 9, 4, size, dtype=torch.float16) for size in (64, 64, 128)]
+    assert reasons(*wide) == {"cudnn": "has been checked with these head sizes in bfloat16 alone", "flash": None}
     prefixed = reasons(OnGpu(2, 3, 4, 64), x, x, True, None, None, None, 6)
     assert prefixed == {"cudnn": "takes causal attention over whole sequences alone", "flash": None}
 

@@ -53,6 +53,8 @@ def _cudnn_unsupported(
         return "has no sinks"
     if any(x.shape[-1] % 8 or x.shape[-1] > 256 for x in (k, v)):
         return "takes head sizes that are multiples of 8 up to 256"
+    if q.dtype == torch.float16 and (k.shape[-1] > 128 or k.shape[-1] != v.shape[-1]):
+        return "has been checked with these head sizes in bfloat16 alone"
     if causal and (isinstance(q_offset, Tensor) or q_offset != 0 or T != S or T == 1):
         return "takes causal attention over whole sequences alone"
     if window is not None and window < S:

@@ -8,6 +8,7 @@ takes to fill the GPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -31,9 +32,14 @@ class Tile:
         return -(-key_dim // self.block_k) * -(-value_dim // self.block_v)
 
 
+@lru_cache
+def _shape_class(key_dim: int, value_dim: int, dtype: torch.dtype) -> str:
+    return f"{key_dim} × {value_dim} {str(dtype)[6:]}"
+
+
 def _tuned(tuning: Tuning, own: Tile, key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     """With what was measured for this machine; blocks no larger than the head."""
-    found = ops.tiles.chosen(tuning, f"{key_dim} × {value_dim} {str(dtype)[6:]}")
+    found = ops.tiles.chosen(tuning, _shape_class(key_dim, value_dim, dtype))
     return Tile(
         min(found.get("block_k", own.block_k), power_of_two(key_dim)),
         min(found.get("block_v", own.block_v), power_of_two(value_dim)),
