@@ -149,19 +149,21 @@ def test_what_a_run_measures_is_known_before_it_is_queued(make_spec: MakeSpec, r
             check_metric(name, task)
 
 
-def test_a_long_test_sequence_makes_the_batch_smaller(monkeypatch: pytest.MonkeyPatch, make_spec: MakeSpec) -> None:
+def test_long_test_sequences_come_in_more_and_smaller_batches(
+    monkeypatch: pytest.MonkeyPatch, make_spec: MakeSpec
+) -> None:
     from chimeralab.runs import evaluate as module
 
     sizes = {}
 
     def noted(model: Any, task: Any, **settings: Any) -> dict[str, float]:
-        sizes[task.sequence_length] = settings["batch_size"]
+        sizes[task.sequence_length] = settings["batches"], settings["batch_size"]
         return {}
 
     monkeypatch.setattr(module, "evaluate", noted)
     spec = make_spec(task=TASK, train={**TRAIN, "batch_size": 8})
     task = make_task(spec.task)
     model = build(spec.stack, 6)
-    for length in (6, 24, 25, 96, 1000):
+    for length in (6, 12, 25, 1000):
         module.measure_test(model, task.at({"length": length}), task, spec.train, torch.device("cpu"), torch.float32)
-    assert sizes == {6: 8, 24: 8, 25: 7, 96: 2, 1000: 1}
+    assert sizes == {6: (8, 8), 12: (16, 4), 25: (32, 1), 1000: (32, 1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -69,21 +70,22 @@ def evaluate(
 def measure_test(
     model: StackModel, task: Task, trained: Task, train: TrainSpec, device: torch.device, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Metrics of a task's test split, for a model `trained` on another or the same, over `eval_batches` batches.
+    """Metrics of a task's test split, for a model `trained` on another or the same.
 
-    A batch has no more than four times the tokens of one in training, which is what fits as no activation is kept.
+    Where sequences are longer than in training, a batch holds fewer of them, so that it has no more tokens, and there
+    are more batches than `eval_batches`: as many as give the same number of sequences, but four times as many at most.
 
     Raises:
         LabError: the model cannot take sequences of this length.
     """
     if model.room is not None and model.room < task.sequence_length:
         raise SpecError(f"learned positions for {model.room} tokens, and sequences of {task.sequence_length}")
-    tokens = 4 * train.batch_size * trained.sequence_length
+    size = min(train.batch_size, train.batch_size * trained.sequence_length // task.sequence_length) or 1
     found = evaluate(
         model,
         task,
-        batches=train.eval_batches,
-        batch_size=max(1, min(train.batch_size, tokens // task.sequence_length)),
+        batches=train.eval_batches * min(4, math.ceil(train.batch_size / size)),
+        batch_size=size,
         device=device,
         dtype=dtype,
         split="test",
