@@ -166,9 +166,9 @@ def test_cost_is_what_is_counted(form: str, G: int, T: int) -> None:
 
 
 def test_the_gpu_kernels_leave_head_sizes_they_may_get_wrong_to_the_torch_tier() -> None:
-    half = torch.bfloat16
-    assert all(sizes_lack(K, V, half, general=False) is None for K in (16, 32, 64, 128, 256) for V in (16, 256))
-    assert "of 16, 32, 64, 128 or 256" in (sizes_lack(64, 48, half, general=False) or "")
-    assert "up to 128" in (sizes_lack(64, 256, half, general=True) or "")
-    assert sizes_lack(128, 128, half, general=True) is None
-    assert sizes_lack(100, 72, torch.float32, general=True) is None
+    half, sizes = torch.bfloat16, (16, 32, 64, 128, 256)
+    assert all(sizes_lack(K, V, half, by_channel=False) is None for K in sizes for V in sizes)
+    assert all(sizes_lack(K, V, half, by_channel=True) is None for K in sizes for V in (64, 128))
+    assert "of 16, 32, 64, 128 or 256" in (sizes_lack(64, 48, half, by_channel=False) or "")
+    assert "for 64 and 128 values" in (sizes_lack(64, 256, half, by_channel=True) or "")
+    assert sizes_lack(100, 72, torch.float32, by_channel=True) is None

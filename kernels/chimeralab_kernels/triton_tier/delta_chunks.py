@@ -76,7 +76,7 @@ def channel_chunks(
     adds = torch.empty_like(x) if general else None
     totals = v.new_empty(B * H, cut.chunks, K, dtype=torch.float32)
     steep = v.new_empty((B * H, cut.chunks), dtype=torch.int8)
-    tile = within_tile(K, v.shape[3], v.dtype)
+    tile = within_tile(v.dtype)
     for flat in (True, False):
         delta_channel_scores[(B * H * cut.chunks,)](
             q, k, a, b, g, beta, overlaps, feed, from_e, from_v, x, w, reads, adds, totals, steep,

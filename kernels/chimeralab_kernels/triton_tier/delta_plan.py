@@ -17,8 +17,8 @@ LEAST_SEGMENTS = 4
 """Fewer are not worth the two scans."""
 
 
-def sizes_lack(key_dim: int, value_dim: int, dtype: torch.dtype, *, general: bool) -> str | None:
-    """Why there is no kernel for heads of these sizes, in the form with a and b or without; or None."""
+def sizes_lack(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: bool) -> str | None:
+    """Why there is no kernel for heads of these sizes, with a decay by channel (or a and b) or without; or None."""
     sizes = (key_dim, value_dim)
     if max(sizes) > 256:
         return "takes head sizes up to 256"
@@ -27,8 +27,8 @@ def sizes_lack(key_dim: int, value_dim: int, dtype: torch.dtype, *, general: boo
     # In half precision Triton 3.6 gets other sizes wrong now and then; docs/kernels.md.
     if any(size < 16 or size & (size - 1) for size in sizes):
         return "takes head sizes of 16, 32, 64, 128 or 256 in half precision"
-    if general and max(sizes) > 128:
-        return "takes head sizes up to 128 in half precision with a and b"
+    if by_channel and value_dim not in (64, 128):
+        return "has been checked by channel, in half precision, for 64 and 128 values a head alone"
     return None
 
 
@@ -51,7 +51,7 @@ class Plan:
 
 def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
     single, K = dtype == torch.float32, power_of_two(key_dim)
-    chunk = 16 if single or T <= 16 else 64
+    chunk = 16 if single else 64
     chunks = -(-T // chunk)
     block_v = scan_tile(K, value_dim, dtype, rows=True, general=False, output=True).block_v
     segments = min(PROGRAMS // (batch * heads * -(-value_dim // block_v)), chunks // 8)
@@ -70,12 +70,9 @@ class WithinTile:
     warps: int
 
 
-def within_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> WithinTile:
-    """For a decay by channel. In half precision all heads take 64 channels: blocks of 32 read outside their memory."""
-    block_v = min(power_of_two(value_dim), 64)
-    if dtype == torch.float32:
-        return WithinTile(min(power_of_two(key_dim), 32), block_v, 4)
-    return WithinTile(64, block_v, 8)
+def within_tile(dtype: torch.dtype) -> WithinTile:
+    """For a decay by channel, heads of any size. In half precision blocks of 32 channels read outside their memory."""
+    return WithinTile(32, 64, 4) if dtype == torch.float32 else WithinTile(64, 64, 8)
 
 
 def scan_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, rows: bool, general: bool, output: bool) -> Tile:

@@ -122,7 +122,7 @@ def delta_backward(
     dq, dk = (v.new_empty((B, T, H, K), dtype=each) for _ in range(2))
     dbeta, dg, da, db = (None if x is None else x.new_empty(x.shape) for x in (beta, g, a, b))
     if chunks.steep is not None:
-        tile = within_tile(K, V, v.dtype)
+        tile = within_tile(v.dtype)
         blocks = -(-K // tile.block_k)
         parts = None if beta is None else v.new_empty((blocks, *beta.shape), dtype=torch.float32)
         for flat in (True, False):
