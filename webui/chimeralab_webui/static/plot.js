@@ -26,8 +26,9 @@ function themed(layout) {
     legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', font: { size: 12 } },
     hoverlabel: { bgcolor: token('--cl-surface'), bordercolor: token('--cl-line-strong'), font }, ...layout,
   };
-  out.xaxis = { ...axis, ...layout.xaxis };
-  out.yaxis = { ...axis, ...layout.yaxis };
+  for (const name of new Set(['xaxis', 'yaxis', ...Object.keys(layout).filter((key) => /^[xy]axis\d+$/.test(key))])) {
+    out[name] = { ...axis, ...layout[name] };
+  }
   return out;
 }
 
