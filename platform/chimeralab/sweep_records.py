@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -70,8 +70,10 @@ class SweepRecords:
 
     store: Store
 
-    def preview(self, spec: RunSpec) -> Any:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def preview(self, spec: RunSpec) -> object:
+            """The lab's: everything that can be wrong with a run."""
 
     def sweep(self, spec: SweepSpec) -> int:
         """Check every point of a sweep and queue its members; returns its id.

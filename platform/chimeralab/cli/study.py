@@ -10,11 +10,11 @@ import typer
 
 from chimeralab.cli.options import ClusterOption, HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import err, out, table
+from chimeralab.cli.sweep import watch_sweep
 from chimeralab.errors import DataError, RunFailed, SpecError
 
 if TYPE_CHECKING:
     from chimeralab.lab import Lab
-    from chimeralab.store import SweepRow
     from chimeralab.studies.results import Results
 
 study = typer.Typer(help="Reproduce a published table, or answer a question: sweeps with their report.")
@@ -91,7 +91,7 @@ def run(
             reader.preview(member.spec)
     with open_lab(home, store, cluster) as lab:
         lab.sweep(sweep)
-        row = _wait(lab, sweep.name)
+        row = watch_sweep(lab, sweep.name)
         found = lab.study_results(one, scale)
         file = _write(lab, found, None)
     _print(found, as_json)
@@ -132,26 +132,6 @@ def _setting(text: str) -> tuple[str, Any]:
         return path, json.loads(value)
     except ValueError:
         return path, value
-
-
-def _wait(lab: Lab, name: str) -> SweepRow:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[said]}", markup=False))
-    with Progress(*columns, console=err) as progress:
-        bar = progress.add_task("", total=None, said="queued")
-
-        def update(row: SweepRow) -> None:
-            open_ = sum(row.members.get(status, 0) for status in ("queued", "starting", "running"))
-            said = ", ".join(f"{count} {status}" for status, count in row.members.items())
-            progress.update(bar, total=row.wanted, completed=sum(row.members.values()) - open_, said=said)
-
-        try:
-            return lab.wait_sweep(name, watch=update)
-        except KeyboardInterrupt:
-            lab.cancel_sweep(name)
-            err.print("cancelled; the same command goes on with what is left")
-            raise
 
 
 def _write(lab: Lab, found: Results, to: Path | None) -> Path:
