@@ -177,6 +177,17 @@ def test_training_windows_differ_by_seed_step_and_rank(folder: Path, tmp_path: P
     assert all(not torch.equal(batches[0], other) for other in batches[1:])
 
 
+def test_train_tokens_take_the_first_of_them_and_leave_validation_alone(folder: Path, tmp_path: Path) -> None:
+    few, all_ = (prepared(folder, tmp_path / "cache", train_tokens=n) for n in (20, None))
+    first = all_._ready()[0]["train"][:20].tolist()
+    windows = {tuple(first[start : start + 16]) for start in range(4)}
+    drawn = {tuple(row) for step in range(20) for row in few.batch("train", step, 8).inputs.tolist()}
+    assert drawn == windows
+    assert torch.equal(few.batch("validation", 0, 4).inputs, all_.batch("validation", 0, 4).inputs)
+    with pytest.raises(SpecError, match=r"task\.options\.train_tokens: 16 tokens hold no window of 16"):
+        prepared(folder, tmp_path / "cache", train_tokens=16)
+
+
 def test_training_windows_reach_both_ends_of_the_split(tmp_path: Path) -> None:
     path = tmp_path / "one.txt"
     path.write_bytes(bytes(range(1, 101)))

@@ -44,6 +44,7 @@ class TextConfig(TaskConfig):
     split_seed: int = Field(0, ge=0, description="Chooses which documents are validated on")
     validation_tokens: int = Field(65_536, ge=1, description="Tokens to validate on, and as many others to test on")
     max_bytes: int | None = Field(None, ge=1, description="Read at most so much text; empty: all")
+    train_tokens: int | None = Field(None, ge=2, description="Train on the first so many tokens alone; empty: on all")
 
     @field_validator("source")
     @classmethod
@@ -106,6 +107,12 @@ class Text(Task):
                 place="task.options.max_bytes",
                 remedy="Raise max_bytes or lower sequence_length",
             )
+        if self.config.train_tokens is not None and self.config.train_tokens <= self.sequence_length:
+            raise SpecError(
+                f"{self.config.train_tokens} tokens hold no window of {self.sequence_length} and its next token",
+                place="task.options.train_tokens",
+                remedy=f"Take {self.sequence_length + 1} at least",
+            )
         self._corpus.check(windows)
 
     def prepare(self, cache: Path, report: Callable[[str], None] = lambda _: None) -> None:
@@ -162,7 +169,7 @@ class Text(Task):
         """Validation and test start over after `evaluation_steps`; rows past the last window count nothing."""
         store, T = self._ready()[0], self.sequence_length
         if split == "train":
-            places = len(store["train"]) - T
+            places = min(len(store["train"]), self.config.train_tokens or len(store["train"])) - T
             stream, rows = draws.key("text", seed, split, step, rank), np.arange(size)
             starts = draws.below(draws.bits(stream, rows), places)
         else:
@@ -274,7 +281,7 @@ class Text(Task):
 
     def _key(self) -> str:
         c = self.config
-        options = c.model_dump(exclude={"sequence_length", "validation_tokens", "mask"})
+        options = c.model_dump(exclude={"sequence_length", "validation_tokens", "mask", "train_tokens"})
         facts = (FORMAT, sorted(options.items()), self._corpus.title, self._corpus.identity())
         return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
