@@ -93,7 +93,8 @@ def test_flat_and_steep_chunks_agree(form: str, monkeypatch: pytest.MonkeyPatch)
     cut = dataclasses.replace(
         delta_rule.plan(1, 1, 150, 16, 16, torch.float32), chunk=64, chunks=3, segments=1, chunks_a_segment=3
     )
-    monkeypatch.setattr(delta_rule, "plan", lambda *_: cut)
+    if triton_tier.INTERPRETED:  # as half precision is cut; a GPU takes chunks of 16 in float32
+        monkeypatch.setattr(delta_rule, "plan", lambda *_: cut)
     inputs = delta_inputs(form, 150, B=1, G=1, H=1, K=16, V=16)
     # One block; blocks of 16; single tokens, and the end of what was.
     inputs["log_decay"] *= torch.tensor([0.1, 4.0, 60.0]).repeat_interleave(64)[:150, None, None]
