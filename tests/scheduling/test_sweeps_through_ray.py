@@ -17,7 +17,7 @@ from small_runs import curve_of
 pytestmark = pytest.mark.cluster
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], object], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -36,7 +36,7 @@ def sweep_of(name: str, axes: dict[str, Any], **fields: Any) -> SweepSpec:
     return SweepSpec.read({"name": name, "base": base, "axes": axes, **fields})
 
 
-def wait(lab: Lab, name: str, seconds: float = 240) -> list[Any]:
+def wait(lab: Lab, name: str, seconds: float = 400) -> list[Any]:
     lab.wait_sweep(name, timeout=seconds)
     return [lab.run(run) for run in lab.sweep_table(name).run_ids]
 

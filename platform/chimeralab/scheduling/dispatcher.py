@@ -227,10 +227,8 @@ class Dispatcher:
 
     def _start(self, run: QueuedRun, attempt: int, name: str, warm: _Worker | None) -> None:
         checkpoint = self.store.newest_checkpoint(run.id)
-        if warm is None:
-            worker = self._new_worker(run, name)
-        else:
-            worker = warm
+        worker = warm or self._new_worker(run, name)
+        if warm is not None:
             self.idle.remove(warm)
         worker.attempt = attempt
         worker.ended = worker.handle.work.remote(run.id, attempt, run.spec, checkpoint.path if checkpoint else None)
