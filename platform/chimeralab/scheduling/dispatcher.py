@@ -132,7 +132,7 @@ class Dispatcher:
         """Idle workers that the dispatcher before this one has left: they hold room that nobody counts."""
         known = {run.worker.get("name") for run in self.store.active()}
         for name in ray.util.list_named_actors():
-            if name != DISPATCHER and name not in known:
+            if name.startswith("run-") and name not in known:
                 ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
     def _reap(self) -> None:
