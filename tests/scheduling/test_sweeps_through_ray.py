@@ -74,7 +74,12 @@ def test_members_share_warm_workers_and_compute_what_fresh_ones_do(lab: Lab) -> 
 def test_a_member_that_fails_or_loses_its_worker_harms_no_other(lab: Lab) -> None:
     points = {
         "wild": {"train.lr": 1e18, "train.clip": 0, "train.warmup_steps": 0},
-        "killed": {"train.steps": 500_000, "train.checkpoint_every": 20},
+        "killed": {
+            "train.steps": 500_000,
+            "train.checkpoint_every": 50,
+            "train.eval_every": 5_000,  # few events: all of them are stored before a cancelled run has ended
+            "train.log_every": 500,
+        },
         "calm": {"train.lr": 1e-3},
         "calmer": {"train.lr": 1e-4},
     }
@@ -113,7 +118,7 @@ def test_members_that_are_not_among_the_best_are_pruned_and_say_so(lab: Lab) -> 
     points = {
         "good": {"train.lr": 1e-2},
         "better": {"train.lr": 2e-2},
-        **{f"idle {n}": {"train.lr": n * 1e-12, "train.steps": 20_000} for n in (1, 2)},
+        **{f"idle {n}": {"train.lr": n * 1e-12, "train.steps": 20_000, "train.log_every": 100} for n in (1, 2)},
     }
     spec = sweep_of("halved", {"case": points}, metric="validation/loss", prune={"min_step": 16, "eta": 2}, at_once=2)
     lab.sweep(spec)
