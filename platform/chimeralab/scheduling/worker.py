@@ -52,6 +52,7 @@ class RunWorker:
         self._changed = threading.Condition()
         self._current: tuple[int, int] | None = None
         self._courier: Courier | None = None
+        self._cancelled: tuple[int, int] | None = None
         self._reusable = True
         self._idle_since = time.monotonic()
         threading.Thread(target=self._end_when_idle, name="idle", daemon=True).start()
@@ -75,6 +76,7 @@ class RunWorker:
         return self._reusable
 
     def cancel(self, run_id: int, attempt: int) -> None:
+        self._cancelled = (run_id, attempt)  # it may not have begun yet
         courier = self._courier
         if courier is not None and self._current == (run_id, attempt):
             courier.request_stop()
@@ -84,6 +86,8 @@ class RunWorker:
             return int(_call("deliver", run_id, attempt, dump_events(events)))
 
         courier = self._courier = Courier(deliver, away=Away)
+        if self._cancelled == (run_id, attempt):
+            courier.request_stop()
         reusable = False
         try:
             worker = {
