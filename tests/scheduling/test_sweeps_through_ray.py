@@ -134,7 +134,6 @@ def test_members_that_are_not_among_the_best_are_pruned_and_say_so(lab: Lab) -> 
 
 
 def test_a_learned_search_asks_for_more_until_it_has_its_points(lab: Lab) -> None:
-    pytest.importorskip("optuna")
     axes = {"train.lr": {"log": [1e-4, 1e-1]}, "train.weight_decay": [0, 0.1]}
     lab.sweep(sweep_of("learned", axes, search={"kind": "optuna", "n": 5}, at_once=2))
     rows = wait(lab, "learned")

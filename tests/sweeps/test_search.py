@@ -6,12 +6,8 @@ import math
 import random
 import statistics
 
-import pytest
-
 from chimeralab.sweeps import SweepSpec
 from chimeralab.sweeps.search import Trial, suggest
-
-pytest.importorskip("optuna")
 
 
 def spec(**fields: object) -> SweepSpec:
