@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import peers
+from libraries import peers
 from report import OURS, page, text
 from side_by_side import SideBySide
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from chimeralab import Kernel, benchmark, ops
 from chimeralab.op_cases import OpCase, Size, cases
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import report
-from peers import FLA, TORCH
+from libraries import FLA, TORCH
 from side_by_side import SideBySide
 
 CPU, TINY = torch.device("cpu"), Size(1, 40, 4, 8, vocabulary=16)

@@ -39,7 +39,8 @@ def _shape_class(key_dim: int, value_dim: int, dtype: torch.dtype) -> str:
 
 def _tuned(tuning: Tuning, own: Tile, key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     """With what was measured for this machine; blocks no larger than the head."""
-    found = ops.tiles.chosen(tuning, _shape_class(key_dim, value_dim, dtype))
+    # int: while torch.compile traces, sizes may be symbols; heads are then fixed in what it makes
+    found = ops.tiles.chosen(tuning, _shape_class(int(key_dim), int(value_dim), dtype))
     return Tile(
         min(found.get("block_k", own.block_k), power_of_two(key_dim)),
         min(found.get("block_v", own.block_v), power_of_two(value_dim)),
