@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-import time
+import sys
 from typing import Any
 
 import pytest
