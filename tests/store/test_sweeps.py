@@ -159,7 +159,15 @@ def test_an_active_run_names_its_worker_and_its_sweep(store: Store) -> None:
     assert (active.worker, active.sweep, active.cluster) == ({"name": "worker-7"}, sweep, "here")
 
 
-def test_curves_of_a_sweep_are_those_of_its_own_runs(store: Store) -> None:
+def test_curves_of_a_sweep_are_those_of_its_members_adopted_ones_too(store: Store) -> None:
+    alone = running(store, "alone", spec_hash="a")
+    store.append(alone, 1, curve({1: 0.5}))
+    store.finish(alone, 1, "completed")
+    sweep = put(store, "a", "b")
+    assert store.sweep_curves(sweep, "loss") == {alone: [(1, 0.5)], runs_of(store, sweep)[1]: []}
+
+
+def test_curves_of_a_sweep_come_in_the_order_of_steps(store: Store) -> None:
     sweep = put(store, "a", "b")
     first, second = runs_of(store, sweep)
     attempt = store.claim(first, 0)

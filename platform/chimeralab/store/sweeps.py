@@ -132,11 +132,11 @@ class Sweeps:
         return all_rows(self._database, MemberRow, query.order_by(member.number))
 
     def sweep_curves(self, sweep: int, metric: str) -> dict[int, list[tuple[int, float]]]:
-        """(step, value) of a metric for each run that the sweep queued, in the order of steps."""
+        """(step, value) of a metric for each member, adopted ones too, in the order of steps."""
         number = select(Metric.id).where(Metric.name == metric).scalar_subquery()
         query = select(SweepMember.run_id, Point.step, Point.value)
         query = query.outerjoin(Point, (Point.run_id == SweepMember.run_id) & (Point.metric_id == number))
-        query = query.where(SweepMember.sweep_id == sweep, SweepMember.owned)
+        query = query.where(SweepMember.sweep_id == sweep)
         found: dict[int, list[tuple[int, float]]] = {}
         with self._database.reading() as connection:
             for run_id, step, value in connection.execute(query.order_by(SweepMember.run_id, Point.step)):
