@@ -100,3 +100,11 @@ def test_a_run_that_there_is_not_has_nothing_to_export(tmp_path: Path) -> None:
         CliRunner().invoke(
             app, ["weights", "export", "7", str(tmp_path / "out"), "--home", str(tmp_path)], catch_exceptions=False
         )
+
+
+def test_a_run_that_has_not_begun_has_nothing_to_export(theirs: Path, tmp_path: Path) -> None:
+    called("weights", "import", theirs, tmp_path / "ours")
+    called("run", "--weights", tmp_path / "ours", "--detach", "--home", tmp_path)
+    with Lab.open(tmp_path) as lab, pytest.raises(LabError, match="run 1: it has no checkpoint yet"):
+        lab.export_weights(1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

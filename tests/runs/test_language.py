@@ -166,7 +166,7 @@ def test_a_run_is_asked_what_a_file_asks_and_keeps_the_answers(
     with Lab.open(tmp_path / "home") as lab:
         run = finished(lab, make_spec())
         found = lab.evaluate(run, [str(tests)], length=48)
-        artifact = lab._checkpoint(run, "best")
+        artifact = lab.checkpoint(run, "best")
         spec = lab.spec(run)
         task = make_task(spec.task)
         task.prepare(lab.home.path / "cache")
