@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from chimeralab_webui.figures import RUN_COLORS, X_TITLES, Figure, line
+from chimeralab_webui.figures import RUN_COLORS, X_TITLES, Figure, choices, line
 
 if TYPE_CHECKING:
     from chimeralab import Lab
@@ -41,7 +41,7 @@ class Choices(BaseModel):
     @classmethod
     def read(cls, value: Any) -> Choices:
         """The choices of a plot's value; the default for each that an address gives and that there is not."""
-        given = (value or {}).get("choices") or {}
+        given = choices(value)
         try:
             return cls.model_validate(given)
         except ValidationError as error:

@@ -14,6 +14,11 @@ X_TITLES = {"step": "Step", "tokens": "Tokens", "seconds": "Training time (s)"}
 LOWER_IS_BETTER = {"loss", "bits_per_byte", "peak_memory_bytes", "decode_ms", "prefill_ms", "state_bytes", "params"}
 
 
+def choices(value: Any) -> dict[str, Any]:
+    """What is chosen above a plot, by the names of its controls, from its value."""
+    return (value or {}).get("choices") or {}
+
+
 def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any) -> dict[str, Any]:
     style = {"color": color, "width": 2} | more.pop("line", {})
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": name, "line": style} | more

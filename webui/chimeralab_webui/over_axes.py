@@ -8,7 +8,7 @@ from typing import Any
 
 from chimeralab.metrics import Series, Value, parse, series
 from chimeralab_webui.curves import finite, title
-from chimeralab_webui.figures import RUN_COLORS, Figure, line
+from chimeralab_webui.figures import RUN_COLORS, Figure, choices, line
 
 MAPS = 6  # heat maps side by side; of more runs the first are drawn
 SHARES = ("accuracy", "scaled_accuracy", "exact_match")  # from 0 to 1
@@ -21,7 +21,7 @@ def reply(runs: Mapping[int, Mapping[str, float]], names: Sequence[str], value: 
     found = {f"{one.metric} {' '.join(one.axes)}": one for one in series(runs)}
     if not found:
         return {"figure": {"data": []}}
-    asked = ((value or {}).get("choices") or {}).get("measured")
+    asked = choices(value).get("measured")
     chosen = asked if asked in found else min(found, key=_first)
     one = found[chosen]
     labels = dict(zip(runs, names, strict=True))

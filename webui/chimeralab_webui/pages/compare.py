@@ -8,8 +8,8 @@ import gradio as gr
 from pydantic import BaseModel, Field
 
 from chimeralab import LabError, RunFilter
-from chimeralab_webui import comparing, curves, figures, over_axes
-from chimeralab_webui.figures import RUN_COLORS
+from chimeralab_webui import comparing, run_plots
+from chimeralab_webui.figures import RUN_COLORS, choices
 from chimeralab_webui.run_rows import ACTIVE, colors
 from chimeralab_webui.widgets import LIVE, listen, pace, plot, widget
 
@@ -42,13 +42,7 @@ def build(lab: Lab) -> None:
             elem_id="compare",
         )
     with gr.Column(elem_classes=["cl-panel"]):
-        curve = plot(
-            "Curves",
-            controls=curves.CONTROLS,
-            height=400,
-            elem_id="compare-curves",
-            waiting="Add a run to see its curve",
-        )
+        curve = run_plots.curve("compare-curves", "Curves", 400, "Add a run to see its curve")
     with gr.Column(elem_classes=["cl-two"]):
         with gr.Column(elem_classes=["cl-panel"]):
             pareto = plot(
@@ -59,21 +53,9 @@ def build(lab: Lab) -> None:
                 waiting="Neither was measured yet; speed and memory are, after training",
             )
         with gr.Column(elem_classes=["cl-panel"]):
-            profile = plot(
-                "Over context",
-                controls=[figures.profile_control()],
-                height=360,
-                elem_id="compare-profile",
-                waiting="Speed and memory are measured after training",
-            )
+            profile = run_plots.profile("compare-profile")
     with gr.Column(elem_classes=["cl-panel"]):
-        tested = plot(
-            "Test",
-            controls=over_axes.CONTROLS,
-            height=360,
-            elem_id="compare-test",
-            waiting="Lengths, positions and the like are measured when training has ended",
-        )
+        tested = run_plots.tested("compare-test", 360)
     with gr.Column(elem_classes=["cl-panel"]):
         seeds = widget("seed_groups", elem_id="compare-seeds")
     with gr.Column(elem_classes=["cl-panel"]):
@@ -81,7 +63,7 @@ def build(lab: Lab) -> None:
     timer = gr.Timer(LIVE)
 
     def refresh(
-        picked: Any, curve_value: Any, pareto_value: Any, profile_value: Any, test_value: Any
+        picked: Any, pareto_value: Any, curve_value: Any, profile_value: Any, test_value: Any
     ) -> tuple[Any, ...]:
         wanted = Picked.model_validate(picked or {})
         ids, missing = _existing(lab, wanted.runs)
@@ -90,6 +72,7 @@ def build(lab: Lab) -> None:
         context = wanted.context if wanted.context in contexts else (contexts[-1] if contexts else None)
         rows = comparing.rows(comparison, context)
         names = {row["id"]: f"{row['name']} #{row['id']}" for row in rows}
+        held_out = {row.id: row.held_out for row in comparison.rows}
         reply = {
             "rev": wanted.rev,
             "rows": _drawn(lab, rows),
@@ -98,34 +81,24 @@ def build(lab: Lab) -> None:
             "recent": _recent(lab),
             "error": f"There is no run {', '.join(map(str, missing))}" if missing else "",
         }
-        axes = _choices(pareto_value)
+        axes = choices(pareto_value)
         across, up = axes.get("pareto_x", "decode_ms"), axes.get("pareto_y", "loss")
-        measure = _choices(profile_value).get("measure", "decode_ms")
-        profiles = figures.profile_curves(lab.profiles(ids), names, measure)
         return (
             gr.update(reply=reply),
-            gr.update(reply=_curves(lab, ids, list(names.values()), curve_value)),
             gr.update(reply={"figure": comparing.pareto(rows, across, up)}),
-            gr.update(reply={"figure": profiles}),
-            gr.update(
-                reply=over_axes.reply({r.id: r.held_out for r in comparison.rows}, list(names.values()), test_value)
-            ),
+            *run_plots.replies(lab, names, held_out, curve_value, profile_value, test_value),
             gr.update(reply=comparing.over_seeds(comparison)),
             gr.update(reply={"names": list(names.values()), "fields": _fields(comparison)}),
             pace(any(row["status"] in ACTIVE for row in rows)),
         )
 
-    everything = [table, curve, pareto, profile, tested]
+    everything = [table, pareto, curve, profile, tested]
     listen(
-        [table.pick, curve.choose, pareto.choose, profile.choose, tested.choose, timer.tick],
+        [table.pick, pareto.choose, curve.choose, profile.choose, tested.choose, timer.tick],
         refresh,
         everything,
         [*everything, seeds, differences, timer],
     )
-
-
-def _choices(value: Any) -> dict[str, Any]:
-    return (value or {}).get("choices") or {}
 
 
 def _existing(lab: Lab, wanted: list[int]) -> tuple[list[int], list[int]]:
@@ -150,18 +123,6 @@ def _drawn(lab: Lab, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _recent(lab: Lab) -> list[dict[str, Any]]:
     return [{"id": row.id, "name": row.name, "status": row.status} for row in lab.runs(RunFilter(limit=RECENT)).rows]
-
-
-def _curves(lab: Lab, ids: list[int], names: list[str], value: Any) -> dict[str, Any]:
-    choices = curves.Choices.read(value)
-    offered = curves.quantities(sorted({metric for run in ids for metric in lab.metrics(run)}))
-    if offered and choices.quantity not in {option["value"] for option in offered}:
-        choices.quantity = offered[0]["value"]
-    return {
-        "figure": curves.figure(lab, ids, names, choices),
-        "options": {"quantity": offered} if offered else {},
-        "choices": {"quantity": choices.quantity},
-    }
 
 
 def _fields(comparison: Any) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import gradio as gr
 from pydantic import BaseModel
 
 from chimeralab import LabError, RunFilter, SpecError
-from chimeralab_webui import curves, figures, over_axes, run_actions
+from chimeralab_webui import run_actions, run_plots
 from chimeralab_webui.run_rows import ACTIVE, RunRows, colors
-from chimeralab_webui.widgets import LIVE, complaint, listen, pace, plot, widget
+from chimeralab_webui.widgets import LIVE, complaint, listen, pace, widget
 
 if TYPE_CHECKING:
     from chimeralab import Lab
@@ -21,11 +21,10 @@ NEW_EVENTS = 500  # at one look; a long log arrives over several
 
 
 class Shown(BaseModel):
-    """What the page shows: a run (None: the newest), and the last event that the browser has."""
+    """What the page shows: a run; None: the newest."""
 
     rev: int = 0
     id: int | None = None
-    after: int = 0
     act: dict[str, Any] | None = None
 
 
@@ -35,29 +34,11 @@ def build(lab: Lab) -> None:
         head = widget("run_head", ("ask", "act"), colors=colors(lab), elem_id="run-head")
     with gr.Column(elem_classes=["cl-run-grid"]):
         with gr.Column(elem_classes=["cl-panel"]):
-            curve = plot(
-                "Curve",
-                controls=curves.CONTROLS,
-                height=360,
-                elem_id="run-curve",
-                waiting="No point has been measured yet",
-            )
+            curve = run_plots.curve("run-curve", "Curve", 360, "No point has been measured yet")
         with gr.Column(elem_classes=["cl-panel"]):
-            profile = plot(
-                "Over context",
-                controls=[figures.profile_control()],
-                height=360,
-                elem_id="run-profile",
-                waiting="Speed and memory are measured after training",
-            )
+            profile = run_plots.profile("run-profile")
     with gr.Column(elem_classes=["cl-panel"]):
-        tested = plot(
-            "Test",
-            controls=over_axes.CONTROLS,
-            height=320,
-            elem_id="run-test",
-            waiting="Lengths, positions and the like are measured when training has ended",
-        )
+        tested = run_plots.tested("run-test", 320)
     with gr.Column(elem_classes=["cl-panel"]):
         details = widget(
             "run_details", ("ask",), palette=[asdict(entry) for entry in lab.palette()], elem_id="run-details"
@@ -73,12 +54,11 @@ def build(lab: Lab) -> None:
         except LabError as error:
             wrong = gr.update(reply={"rev": shown.rev, "error": complaint(error)})
             return wrong, gr.skip(), gr.skip(), gr.skip(), gr.skip(), pace(False)
-        metrics = lab.metrics(run.id)
         return (
             gr.update(reply={"rev": shown.rev, "run": _head(rows, run)}),
-            gr.update(reply=_curve(lab, run, metrics, curve_value)),
-            gr.update(reply=_profile(lab, run, profile_value)),
-            gr.update(reply=_test(lab, run, test_value)),
+            *run_plots.replies(
+                lab, {run.id: run.name}, {run.id: _held_out(lab, run)}, curve_value, profile_value, test_value
+            ),
             gr.update(reply=_details(lab, run, details_value)),
             pace(run.status in ACTIVE),
         )
@@ -119,27 +99,9 @@ def _head(rows: RunRows, run: Any) -> dict[str, Any]:
     }
 
 
-def _curve(lab: Lab, run: Any, metrics: list[str], value: Any) -> dict[str, Any]:
-    choices = curves.Choices.read(value)
-    offered = curves.quantities(metrics)
-    if offered and choices.quantity not in {option["value"] for option in offered}:
-        choices.quantity = offered[0]["value"]
-    return {
-        "figure": curves.figure(lab, [run.id], [run.name], choices),
-        "options": {"quantity": offered} if offered else {},
-        "choices": {"quantity": choices.quantity},
-    }
-
-
-def _profile(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
-    measure = ((value or {}).get("choices") or {}).get("measure", "decode_ms")
-    return {"figure": figures.profile_curves(lab.profiles([run.id]), {run.id: run.name}, measure)}
-
-
-def _test(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
+def _held_out(lab: Lab, run: Any) -> dict[str, float]:
     last = {name: summary.last for name, summary in lab.summaries([run.id])[run.id].items()}
-    held_out = {name: measured for name, measured in last.items() if not name.startswith("train/")}
-    return over_axes.reply({run.id: held_out}, [run.name], value)
+    return {name: value for name, value in last.items() if not name.startswith("train/")}
 
 
 def _details(lab: Lab, run: Any, value: Any) -> dict[str, Any]:

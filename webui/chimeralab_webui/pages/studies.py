@@ -8,6 +8,7 @@ import gradio as gr
 from pydantic import BaseModel, Field
 
 from chimeralab import LabError
+from chimeralab_webui.figures import choices
 from chimeralab_webui.widgets import LIVE, listen, pace, plot, widget
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def build(lab: Lab) -> None:
         nothing: dict[str, Any] = {"summary": "", "tables": [], "remarks": [], "figures": []}
         found = lab.study_sections(study, scale) if ran[scale] else nothing
         figures = {one.pop("title"): one for one in found.pop("figures")}
-        choices = (drawn or {}).get("choices") or {}
-        title = choices.get("figure") if choices.get("figure") in figures else next(iter(figures), "")
+        asked = choices(drawn)
+        title = asked.get("figure") if asked.get("figure") in figures else next(iter(figures), "")
         reply |= found | {
             "study": study.name,
             "scale": scale,

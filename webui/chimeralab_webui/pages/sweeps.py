@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from chimeralab import LabError
 from chimeralab_webui import sweeping
+from chimeralab_webui.figures import choices
 from chimeralab_webui.widgets import LIVE, listen, pace, plot, widget
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def build(lab: Lab) -> None:
             return gr.update(reply=offered), gr.update(reply={"figure": None}), pace(False)
         shown = lab.sweep_table(name)
         axes = sweeping.axes(shown)
-        choices = (drawn or {}).get("choices") or {}
-        axis = choices.get("axis") if choices.get("axis") in axes else (axes[0] if axes else "")
-        metric = shown.test_metric if choices.get("split") == "test" else shown.metric
+        asked = choices(drawn)
+        axis = asked.get("axis") if asked.get("axis") in axes else (axes[0] if axes else "")
+        metric = shown.test_metric if asked.get("split") == "test" else shown.metric
         reply = offered | {
             "axes": axes,
             "metric": shown.metric,

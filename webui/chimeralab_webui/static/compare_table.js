@@ -1,5 +1,6 @@
 // The compared runs: which they are, their colours in the figures, and what was measured of each.
 
+import { Asking } from './asking.js';
 import { DataTable } from './data_table.js';
 import { el, iconButton, select, writeQuery } from './dom.js';
 import * as format from './format.js';
@@ -10,22 +11,21 @@ const SHOW = {
 };
 
 class CompareTable {
-  constructor({ host, props, send, onReply }) {
-    Object.assign(this, { props, send });
+  constructor(widget) {
+    this.props = widget.props;
     const ids = (new URLSearchParams(location.search).get('runs') || '').split(',').map(Number).filter((id) => Number.isInteger(id) && id > 0);
-    this.value = { rev: 0, runs: ids.slice(0, 50), context: null };
-    this.adder = select([], '', (id) => this.pick([...this.value.runs, +id]), { 'aria-label': 'Add a run', data: { action: 'add-run' } });
-    this.contexts = select([], '', (context) => { this.value.context = +context; this.ask(); }, { class: 'cl-input cl-select-small', 'aria-label': 'Context length' });
+    this.adder = select([], '', (id) => this.pick([...this.asking.question.runs, +id]), { 'aria-label': 'Add a run', data: { action: 'add-run' } });
+    this.contexts = select([], '', (context) => this.asking.ask('pick', { context: +context }), { class: 'cl-input cl-select-small', 'aria-label': 'Context length' });
     this.at = el('label', { class: 'cl-inline', hidden: true }, 'Decode, prefill and state at', this.contexts, 'tokens');
     this.csv = el('a', { class: 'cl-button', download: 'comparison.csv' }, 'CSV');
     this.json = el('a', { class: 'cl-button', download: 'comparison.json' }, 'JSON');
     this.message = el('div', { class: 'cl-message bad', hidden: true });
     this.table = new DataTable(this.columns(), { empty: 'Choose runs to compare: here, or on the page Runs.' });
-    host.replaceChildren(el('div', { class: 'cl-runs' },
+    widget.host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Compare'), el('div', { class: 'cl-select-bar' }, this.adder, this.csv, this.json)),
       this.message, this.table.node, this.at));
-    onReply((reply) => this.take(reply));
-    this.ask();
+    this.asking = new Asking(widget, { runs: [], context: null }, (reply) => this.draw(reply));
+    this.pick(ids.slice(0, 50));
   }
 
   columns() {
@@ -39,23 +39,17 @@ class CompareTable {
         el('span', { class: 'cl-under' }, miniStrip(row.mixers, this.props.colors), `#${row.id}`)] },
       { key: 'status', title: 'Status', class: 'wide-only', cell: (row) => statusBadge(row) },
       ...figures,
-      { key: 'id', title: '', class: 'tick', cell: (row) => iconButton('close', `Take run ${row.id} out`, () => this.pick(this.value.runs.filter((id) => id !== row.id))) },
+      { key: 'id', title: '', class: 'tick', cell: (row) => iconButton('close', `Take run ${row.id} out`, () => this.pick(this.asking.question.runs.filter((id) => id !== row.id))) },
     ];
   }
 
   pick(runs) {
-    this.value.runs = [...new Set(runs)];
-    this.ask();
+    const chosen = [...new Set(runs)];
+    writeQuery({ runs: chosen.join(',') });
+    this.asking.ask('pick', { runs: chosen });
   }
 
-  ask() {
-    this.value.rev++;
-    writeQuery({ runs: this.value.runs.join(',') });
-    this.send('pick', { ...this.value });
-  }
-
-  take(reply) {
-    if (reply.rev < this.value.rev) return;
+  draw(reply) {
     this.message.textContent = reply.error;
     this.message.hidden = !reply.error;
     this.table.draw(reply.rows);

@@ -1,5 +1,6 @@
 // A run's name, state and figures, and what can be done with it. The value names the run; `reply` describes it.
 
+import { Asking } from './asking.js';
 import { button, el } from './dom.js';
 import * as format from './format.js';
 import { miniStrip, progressBar, statusBadge } from './run_parts.js';
@@ -7,10 +8,9 @@ import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 const ACTIVE = ['queued', 'starting', 'running'];
 
 class RunHead {
-  constructor({ host, props, send, onReply }) {
-    Object.assign(this, { host, props, send });
+  constructor(widget) {
+    this.props = widget.props;
     const id = Number(new URLSearchParams(location.search).get('id'));
-    this.value = { rev: 0, id: Number.isInteger(id) && id > 0 ? id : null, after: 0, act: null };
     this.title = el('h1');
     this.badge = el('span');
     this.under = el('div', { class: 'cl-under' });
@@ -25,17 +25,15 @@ class RunHead {
       fork: button('Open in Compose', () => { location.href = `/ui/?fork=${this.run.id}`; }, { class: 'cl-button primary', data: { action: 'fork' } }),
     };
     this.known(false);
-    host.replaceChildren(el('div', { class: 'cl-run-head' },
+    widget.host.replaceChildren(el('div', { class: 'cl-run-head' },
       el('div', { class: 'cl-row' }, el('div', { class: 'cl-run-title' }, this.title, this.badge), el('div', { class: 'cl-select-bar' }, Object.values(this.buttons))),
       this.under, this.message, this.progress, this.figures));
-    onReply((reply) => this.draw(reply));
-    this.value.rev++;
-    send('ask', { ...this.value });
+    this.asking = new Asking(widget, { id: Number.isInteger(id) && id > 0 ? id : null, act: null }, (reply, question) => this.draw(reply, question), { again: true });
+    this.asking.ask('ask');
   }
 
   act(action) {
-    this.value.rev++;
-    this.send('act', { ...this.value, act: { action, ids: [this.run.id] } });
+    this.asking.ask('act', {}, { act: { action, ids: [this.run.id] } });
   }
 
   // Until a run is known there is nothing to show or to do.
@@ -43,8 +41,7 @@ class RunHead {
     for (const part of [...Object.values(this.buttons), this.progress, this.figures]) part.hidden = !known;
   }
 
-  draw(reply) {
-    if (reply.rev < this.value.rev) return;
+  draw(reply, question) {
     const wrong = reply.error?.reason;
     if (wrong || reply.message) {
       this.message.textContent = wrong ? [reply.error.place, wrong, reply.error.remedy].filter(Boolean).join('. ') : reply.message;
@@ -54,7 +51,7 @@ class RunHead {
     if (!reply.run) return;
     const run = this.run = reply.run;
     this.known(true);
-    this.value.id = run.id;
+    question.id = run.id;
     document.title = `${run.name} · Chimera Lab`;
     this.title.textContent = run.name;
     this.badge.replaceChildren(statusBadge(run));

@@ -1,5 +1,6 @@
 // The list of runs. Filters, order and page are the value and stand in the address; rows come in `reply`.
 
+import { Asking } from './asking.js';
 import { DataTable } from './data_table.js';
 import { button, debounce, el, select, writeQuery } from './dom.js';
 import * as format from './format.js';
@@ -8,15 +9,15 @@ import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 const STATUSES = [['', 'All runs'], ['active', 'Active'], ['queued', 'Queued'], ['running', 'Running'], ['completed', 'Completed'], ['failed', 'Failed'], ['cancelled', 'Cancelled'], ['pruned', 'Pruned']];
 
 class RunTable {
-  constructor({ host, props, send, onReply }) {
-    Object.assign(this, { props, send, chosen: new Set(), rows: [], total: 0 });
+  constructor(widget) {
+    Object.assign(this, { props: widget.props, chosen: new Set(), rows: [], total: 0 });
     const address = new URLSearchParams(location.search);
     this.wanted = {
-      rev: 0, text: address.get('text') || '', status: address.get('status') || '', task: address.get('task') || '', archived: address.get('archived') === 'true',
+      text: address.get('text') || '', status: address.get('status') || '', task: address.get('task') || '', archived: address.get('archived') === 'true',
       order_by: address.get('order_by') || '-created', page: Math.max(0, (+address.get('page') || 1) - 1), per_page: 25, act: null,
     };
-    this.build(host);
-    onReply((reply) => this.take(reply));
+    this.build(widget.host);
+    this.asking = new Asking(widget, this.wanted, (reply) => this.draw(reply), { again: true });
     this.ask();
   }
 
@@ -96,17 +97,14 @@ class RunTable {
   ask() {
     const { text, status, task, archived, order_by, page } = this.wanted;
     writeQuery({ text, status, task, archived: archived ? 'true' : '', order_by: order_by === '-created' ? '' : order_by, page: page ? page + 1 : '' });
-    this.wanted.rev++;
-    this.send('query', { ...this.wanted });
+    this.asking.ask('query');
   }
 
   act(action) {
-    this.wanted.rev++;
-    this.send('act', { ...this.wanted, act: { action, ids: [...this.chosen] } });
+    this.asking.ask('act', {}, { act: { action, ids: [...this.chosen] } });
   }
 
-  take(reply) {
-    if (reply.rev < this.wanted.rev) return;
+  draw(reply) {
     if (reply.rows) {
       this.rows = reply.rows;
       this.total = reply.total;

@@ -1,47 +1,37 @@
 // One study: its question, how it ran at a scale, and its tables beside published values.
 
+import { Asking } from './asking.js';
 import { button, el, select, writeQuery } from './dom.js';
 
 class StudyPage {
-  constructor({ host, send, onReply }) {
-    this.send = send;
+  constructor(widget) {
     const query = new URLSearchParams(location.search);
-    this.value = { rev: 0, study: query.get('study') || '', scale: query.get('scale') || '' };
     this.study = select([], '', (name) => this.pick({ study: name, scale: '' }), { 'aria-label': 'Study', data: { action: 'choose-study' } });
     this.scale = select([], '', (name) => this.pick({ scale: name }), { 'aria-label': 'Scale', data: { action: 'choose-scale' } });
-    this.run = button('Run', () => this.ask('act'), { hidden: true, data: { action: 'run-study' } });
+    this.run = button('Run', () => this.asking.ask('act'), { hidden: true, data: { action: 'run-study' } });
     this.message = el('div', { class: 'cl-message bad', hidden: true });
     this.body = el('div');
-    host.replaceChildren(el('div', { class: 'cl-runs' },
+    widget.host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Studies'), el('div', { class: 'cl-select-bar' }, this.study, this.scale, this.run)),
       this.message, this.body));
-    onReply((reply) => this.take(reply));
-    this.ask();
+    this.asking = new Asking(widget, { study: query.get('study') || '', scale: query.get('scale') || '' }, (reply, question) => this.draw(reply, question));
+    this.asking.ask('pick');
   }
 
   pick(changes) {
-    Object.assign(this.value, changes);
-    writeQuery({ study: this.value.study, scale: this.value.scale });
-    this.ask();
+    this.asking.ask('pick', changes);
+    const { study, scale } = this.asking.question;
+    writeQuery({ study, scale });
   }
 
-  ask(event = 'pick') {
-    this.value.rev++;
-    this.send(event, { ...this.value });
-  }
-
-  take(reply) {
-    if (reply.rev < this.value.rev) return;
-    const seen = JSON.stringify({ ...reply, rev: 0 });
-    if (seen === this.seen) return;
-    this.seen = seen;
+  draw(reply, question) {
     this.message.textContent = reply.error;
     this.message.hidden = !reply.error;
     offer(this.study, reply.studies.map((name) => ({ value: name, label: name })), reply.study);
     offer(this.scale, reply.scales || [], reply.scale);
     this.run.hidden = !reply.study || reply.status === 'active' || reply.needs.length > 0;
     if (!reply.study) return this.body.replaceChildren(el('div', { class: 'cl-empty' }, 'No plugin ships a study'));
-    Object.assign(this.value, { study: reply.study, scale: reply.scale });
+    Object.assign(question, { study: reply.study, scale: reply.scale });
     this.body.replaceChildren(el('div', {},
       el('h2', {}, reply.title), el('p', {}, el('strong', {}, reply.question)), el('p', {}, reply.text),
       el('p', { class: 'cl-hint' }, reply.about),

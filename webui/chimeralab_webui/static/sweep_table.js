@@ -1,47 +1,36 @@
 // One sweep: which it is, how far it is, and its points with means and intervals over seeds.
 
+import { Asking } from './asking.js';
 import { button, el, select, writeQuery } from './dom.js';
 import * as format from './format.js';
 
 class SweepTable {
-  constructor({ host, send, onReply }) {
-    this.send = send;
-    this.value = { rev: 0, sweep: new URLSearchParams(location.search).get('sweep') || '' };
+  constructor(widget) {
     this.chooser = select([], '', (name) => this.pick(name), { 'aria-label': 'Sweep', data: { action: 'choose-sweep' } });
-    this.stop = button('Cancel', () => this.ask('act'), { hidden: true, data: { action: 'cancel-sweep' } });
+    this.stop = button('Cancel', () => this.asking.ask('act'), { hidden: true, data: { action: 'cancel-sweep' } });
     this.compare = el('a', { class: 'cl-button', hidden: true }, 'Compare');
     this.message = el('div', { class: 'cl-message bad', hidden: true });
     this.said = el('div', { class: 'cl-hint' });
     this.points = el('div');
-    host.replaceChildren(el('div', { class: 'cl-runs' },
+    widget.host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Sweeps'), el('div', { class: 'cl-select-bar' }, this.chooser, this.compare, this.stop)),
       this.message, this.said, this.points));
-    onReply((reply) => this.take(reply));
-    this.ask();
+    this.asking = new Asking(widget, { sweep: new URLSearchParams(location.search).get('sweep') || '' }, (reply, question) => this.draw(reply, question));
+    this.asking.ask('pick');
   }
 
   pick(name) {
-    this.value.sweep = name;
+    this.asking.ask('pick', { sweep: name });
     writeQuery({ sweep: name });
-    this.ask();
   }
 
-  ask(event = 'pick') {
-    this.value.rev++;
-    this.send(event, { ...this.value });
-  }
-
-  take(reply) {
-    if (reply.rev < this.value.rev) return;
-    const seen = JSON.stringify({ ...reply, rev: 0 });
-    if (seen === this.seen) return;
-    this.seen = seen;
+  draw(reply, question) {
     this.message.textContent = reply.error;
     this.message.hidden = !reply.error;
     this.chooser.replaceChildren(...reply.sweeps.map((name) => el('option', { value: name }, name)));
     this.chooser.value = reply.sweep;
     this.chooser.hidden = reply.sweeps.length === 0;
-    this.value.sweep = reply.sweep;
+    question.sweep = reply.sweep;
     this.stop.hidden = reply.status !== 'active';
     const runs = reply.rows.flatMap((row) => row.runs.map(([, run]) => run));
     this.compare.hidden = runs.length === 0;
