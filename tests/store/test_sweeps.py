@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,24 @@ def test_what_did_not_come_to_its_end_elsewhere_is_queued_anew(store: Store, sta
     other = store.create_run(new_run(spec_hash="a"))
     end(store, other, status)
     assert runs_of(store, put(store, "a")) != [other]
+
+
+def test_sweeps_that_are_put_at_the_same_instant_share_their_runs(url: str) -> None:
+    hashes = [f"h{number}" for number in range(12)]
+    names = [f"s{number}" for number in range(6)]
+    stores = [Store.open(url) for _ in names]
+    together = threading.Barrier(len(names))
+
+    def put_one(store: Store, name: str) -> list[int]:
+        together.wait(timeout=30)
+        return runs_of(store, put(store, *hashes, name=name))
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = list(pool.map(put_one, stores, names))
+    assert [runs == found[0] for runs in found] == [True] * len(names)
+    assert stores[0].runs().total == len(hashes)
+    for store in stores:
+        store.close()
 
 
 def test_archived_runs_are_not_adopted(store: Store) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from chimeralab.errors import RequestError, did_you_mean
 from chimeralab.store.database import Database, insert_missing, repeatable
@@ -16,6 +16,7 @@ from chimeralab.store.queries import all_rows
 from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, Status, SweepRow, SweepStatus
 from chimeralab.store.transitions import again, locked, move
 
+_QUEUEING = 0x7377656570  # "sweep"
 ADOPTED = ("completed", *UNFINISHED)  # a run in one of these need not be queued again
 
 
@@ -35,6 +36,7 @@ class Sweeps:
         are cancelled.
         """
         with self._database.writing() as connection:
+            _one_at_a_time(connection)
             insert_missing(
                 connection,
                 Sweep,
@@ -75,6 +77,7 @@ class Sweeps:
     def add_members(self, sweep: int, members: Sequence[NewMember]) -> bool:
         """Queue more runs of a sweep that goes on; False when it does not any more."""
         with self._database.writing() as connection:
+            _one_at_a_time(connection)
             row = connection.execute(select(Sweep.status).where(Sweep.id == sweep).with_for_update()).one()
             if row.status != "active":
                 return False
@@ -151,6 +154,15 @@ class Sweeps:
             found = connection.execute(select(*about, Sweep.spec).where(*conditions).order_by(Sweep.id.desc())).all()
             counts = _counts(connection, *(row.id for row in found))
         return [SweepRow(**row._mapping, members=counts[row.id]) for row in found]
+
+
+def _one_at_a_time(connection: Connection) -> None:
+    """Until this transaction ends no other queues members: two at once would both find a spec that nobody computes.
+
+    On SQLite a writing transaction is alone from its beginning.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _QUEUEING})
 
 
 def _counts(connection: Connection, *sweeps: int) -> dict[int, dict[Status, int]]:
