@@ -62,6 +62,7 @@ def test_studies_are_listed_and_shown(call: Call) -> None:
         (("run", "mad", "--set", "train.stepz=3"), "unknown option 'stepz'"),
         (("report", "mad"), "it has not run in this lab"),
         (("run", "nowhere.yaml"), "it cannot be read"),
+        (("run", "state-tracking", "-s", "task.options.test_lengths=[10, 19]"), "'parity' measures no"),
     ],
 )
 def test_what_cannot_run_is_refused_and_nothing_is_queued(call: Call, arguments: tuple[str, ...], said: str) -> None:

@@ -39,6 +39,8 @@ def study(**changes: Any) -> StudySpec:
 def test_every_study_says_what_runs_it_is_made_of(name: str) -> None:
     found = read_study(registry().studies[name])
     found.check()
+    if not found.needs:
+        assert [found.checked_sweep(scale).members() for scale in found.scales]
     assert {"tiny", "paper"} <= set(found.scales)
     assert found.sources
     assert found.published or "no published" in found.text
@@ -101,6 +103,39 @@ def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], messa
     with pytest.raises(LabError) as raised:
         study(**changes).check()
     assert message in str(raised.value)
+
+
+TABLE, FIGURE = SMALL["tables"][0], {"title": "Curve", "metric": "test/accuracy", "x": "length", "by": "stack"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tables": [{**TABLE, "metric": "test/acuracy"}]}, "tables: Accuracy: 'mqar' measures no 'test/acuracy'"),
+        ({"tables": [{**TABLE, "metric": "test/accuracy@length=128"}]}, "measures no 'test/accuracy@length=128'"),
+        ({"figures": [FIGURE]}, "figures: Curve: 'mqar' measures no 'test/accuracy' over length"),
+        ({"figures": [{**FIGURE, "x": "position"}]}, "'mqar' measures no 'test/accuracy' over position"),
+    ],
+)
+def test_a_metric_that_no_run_measures_is_refused_before_any_is_queued(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LabError) as raised:
+        study(**changes).checked_sweep("tiny")
+    assert message in str(raised.value)
+
+
+def test_metrics_along_an_axis_of_the_task_are_known() -> None:
+    figures = [FIGURE, {**FIGURE, "metric": "test/accuracy@pairs=8"}]
+    found = study(figures=figures, tables=[{**TABLE, "metric": "test/accuracy@length=128,pairs=8"}])
+    options = {"task.options.test_lengths": [64, 128], "task.options.test_pairs": [8]}
+    with pytest.raises(LabError, match="measures no 'test/accuracy' over length"):
+        found.checked_sweep("tiny", options)  # every length was measured with 8 pairs
+    assert study(figures=figures[1:]).checked_sweep("tiny", options).members()
+
+
+def test_a_scale_may_show_another_metric_of_its_own_tasks() -> None:
+    longer = {"tiny": {"about": "small", "metrics": {"test/accuracy@length=128": "test/accuracy"}}}
+    table = {**TABLE, "metric": "test/accuracy@length=128"}
+    assert study(tables=[table], scales=longer).checked_sweep("tiny").members()
 
 
 @pytest.mark.parametrize(

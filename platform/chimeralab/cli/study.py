@@ -81,7 +81,7 @@ def run(
     fields = dict(_setting(text) for text in settings or ())
     with open_lab(home, store) as reader:  # everything that can be wrong is found before a cluster is started
         one = reader.study(reference)
-        sweep = one.sweep_at(scale, fields)
+        sweep = one.checked_sweep(scale, fields)
         if detach:
             number = reader.sweep(sweep)
             shown = {"sweep": sweep.name, "id": number}

@@ -50,14 +50,28 @@ def metric_names(task: Task) -> list[str]:
     return names
 
 
-def check_metric(name: str, task: Task, place: str = "metric") -> None:
-    """Raise SpecError unless a run of this task measures `name` on held-out data."""
+def check_metric(name: str, task: Task, place: str = "metric", along: str = "") -> None:
+    """Raise SpecError unless a run of this task measures `name` on held-out data, at values of the axis `along`."""
     known = metric_names(task)
-    axes = dict(parse(name).axes)
-    by_position = axes.pop(POSITION, None) is not None and task.by_position
-    plain = str(MetricName(parse(name).split, parse(name).metric).at(axes)) if by_position else name
-    if plain not in known:
-        raise SpecError(f"{type(task).name!r} measures no {name!r}", place=place, remedy=did_you_mean(name, known))
+    wanted = parse(name)
+    axes = dict(wanted.axes)
+    if task.by_position and (along == POSITION or axes.pop(POSITION, None) is not None):
+        along = ""  # which positions there are, the run finds
+    plain = str(MetricName(wanted.split, wanted.metric).at(axes))
+    measured = {_without(one, along) for one in known} if along else known
+    if plain not in measured:
+        asked = f"{name!r} over {along}" if along else repr(name)
+        raise SpecError(f"{type(task).name!r} measures no {asked}", place=place, remedy=did_you_mean(name, known))
+
+
+def _without(name: str, axis: str) -> str:
+    """The metric of a place without this axis; "" where it has none such."""
+    try:
+        one = parse(name)
+    except SpecError:  # a task may name what it measures in another way
+        return ""
+    axes = dict(one.axes)
+    return str(MetricName(one.split, one.metric).at(axes)) if axes.pop(axis, None) is not None else ""
 
 
 def check(spec: RunSpec) -> CostReport:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from chimeralab import metrics
 from chimeralab.errors import LabError, SpecError, did_you_mean
 from chimeralab.plugins import registry
+from chimeralab.runs.check import check_metric, make_task
 from chimeralab.stack.match import Quantity, match_width, quantity
 from chimeralab.sweeps import SweepSpec
 from chimeralab.sweeps.yaml_file import read_yaml
@@ -125,6 +126,25 @@ class StudySpec(_Spec):
         except LabError as error:
             place = f"{self._place}: scale {scale}: {error.place}".removesuffix(": ")
             raise type(error)(error.reason, place=place, remedy=error.remedy) from None
+
+    def checked_sweep(self, scale: str, settings: Mapping[str, Any] | None = None) -> SweepSpec:
+        """`sweep_at`, and every task in it measures what the tables and figures show.
+
+        Raises:
+            SpecError, DataError: as `sweep_at`, or a metric that a task does not measure.
+        """
+        sweep = self.sweep_at(scale, settings)
+        tasks = {member.spec.task.model_dump_json(): member.spec.task for member in sweep.members()}
+        for task in map(make_task, tasks.values()):
+            for table in self.tables:
+                check_metric(self._metric(table, scale), task, f"{self._place}: tables: {table.title}")
+            for figure in self.figures:
+                along = "" if figure.x in sweep.axes else figure.x
+                check_metric(self._metric(figure, scale), task, f"{self._place}: figures: {figure.title}", along)
+        return sweep
+
+    def _metric(self, shown: Table | Figure, scale: str) -> str:
+        return self.scale(scale).metrics.get(shown.metric, shown.metric)
 
     def check(self) -> None:
         """Every scale's members can be described, and tables and published values stand on their axes.

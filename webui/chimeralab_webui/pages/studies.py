@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -13,10 +14,11 @@ from chimeralab_webui.widgets import LIVE, listen, pace, plot, widget
 
 if TYPE_CHECKING:
     from chimeralab import Lab
+    from chimeralab.studies import StudySpec
 
 
 class Chosen(BaseModel):
-    """The study and scale that are shown; "" is the first study, and the largest scale that ran, or the smallest."""
+    """What is shown; "" is the study that ran last, and of its scales the largest that ran, or else the smallest."""
 
     rev: int = 0
     study: str = Field("", max_length=100)
@@ -39,7 +41,7 @@ def build(lab: Lab) -> None:
     def run(chosen: Any, drawn: Any) -> tuple[Any, ...]:
         wanted = Chosen.model_validate(chosen or {})
         try:
-            lab.sweep(lab.study(wanted.study).sweep_at(wanted.scale))
+            lab.sweep(lab.study(wanted.study).checked_sweep(wanted.scale))
         except LabError as refused:
             return refresh(chosen, drawn, str(refused))
         return refresh(chosen, drawn)
@@ -47,7 +49,8 @@ def build(lab: Lab) -> None:
     def refresh(chosen: Any, drawn: Any, error: str = "") -> tuple[Any, ...]:
         wanted = Chosen.model_validate(chosen or {})
         known = lab.studies()
-        study = next((one for one in known if one.name == (wanted.study or known[0].name)), None) if known else None
+        name = wanted.study or _ran_last(lab, known)
+        study = next((one for one in known if one.name == name), None)
         reply: dict[str, Any] = {"rev": wanted.rev, "studies": [one.name for one in known], "error": error}
         if study is None:
             reply["error"] = f"There is no study {wanted.study}" if wanted.study else ""
@@ -83,3 +86,10 @@ def build(lab: Lab) -> None:
 
     listen([page.pick, figure.choose, timer.tick], refresh, [page, figure], [page, figure, timer])
     listen(page.act, run, [page, figure], [page, figure, timer])
+
+
+def _ran_last(lab: Lab, known: Sequence[StudySpec]) -> str:
+    """The study whose sweep is the newest of those with results; the first where none has any; "" without studies."""
+    studies = {f"{study.name}-{scale}": study.name for study in known for scale in study.scales}
+    ran = (studies[sweep.name] for sweep in lab.sweeps() if sweep.name in studies and "completed" in sweep.members)
+    return next(ran, known[0].name if known else "")
