@@ -166,6 +166,7 @@ def test_times_of_kernels_are_shown(page: Page, quiet_dashboard: str, quiet_lab:
     quiet_lab.time_kernels(["swiglu"])
     page.goto(f"{quiet_dashboard}/ui/kernels")
     expect(page.locator("#kernels")).to_contain_text(re.compile(r"[\d.]+ ms at S, [\d.]+ × floor"))
+    expect(page.locator("#kernels .cl-hint code")).to_have_text("chimeralab kernels --bench")
 
 
 @pytest.mark.parametrize("path", ["runs", "run", "compare", "kernels", "plugins"])

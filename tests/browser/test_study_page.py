@@ -32,6 +32,8 @@ def test_a_study_is_queued_and_shown_beside_published_values(page: Page, quiet_d
     apart = page.locator("#studies li", has_text="0.02 published")
     expect(apart).to_contain_text("DeltaNet, parity: 0.25 [0.25, 0.25] (n=3) here")
     expect(page.locator("#study-figure .cl-plot-area")).to_have_attribute("data-drawn", "1")
+    page.goto(f"{quiet_dashboard}/ui/studies")  # without a name: the study that ran last
+    expect(page.locator("#studies h2")).to_have_text("State tracking and negative eigenvalues")
     page.locator("[data-action=choose-study]").select_option("char-shakespeare")
     expect(page.locator("#studies")).to_contain_text("--set task.options.source=…")
     expect(page.locator("[data-action=run-study]")).to_be_hidden()

@@ -60,6 +60,17 @@ def test_the_figure_has_a_line_for_each_place_on_the_other_axes(lab: Lab) -> Non
     assert across["data"][0]["x"] == [5, 9]
 
 
+def test_named_points_are_not_joined(lab: Lab) -> None:
+    stacks = {"A": {"stack.d_model": 16}, "B": {"stack.d_model": 32}}
+    table = measured(lab, {"width": stacks, "train.lr": [0.01, 0.1]})
+    named = sweeping.over_axis(table, "width", table.metric)
+    assert named is not None
+    assert [(trace["mode"], trace["x"]) for trace in named["data"]] == [("markers", ["A", "B"])] * 2
+    numbered = sweeping.over_axis(table, "train.lr", table.metric)
+    assert numbered is not None
+    assert {trace["mode"] for trace in numbered["data"]} == {"lines+markers"}
+
+
 def test_compared_members_are_one_row_over_their_seeds(lab: Lab) -> None:
     table = measured(lab, {"train.lr": [0.01, 0.1]})
     shown = comparing.over_seeds(lab.compare(table.run_ids))

@@ -34,7 +34,10 @@ def axes(table: SweepTable) -> list[str]:
 
 
 def over_axis(table: SweepTable, axis: str, metric: str) -> Figure | None:
-    """The metric's mean over an axis, with intervals over seeds; a line for each place on the other axes."""
+    """The metric's mean over an axis, with intervals over seeds; a trace for each place on the other axes.
+
+    Numbers are joined by a line; between names there is nothing to join.
+    """
     names = axes(table)
     if not names:
         return None
@@ -48,7 +51,8 @@ def over_axis(table: SweepTable, axis: str, metric: str) -> Figure | None:
         drawn = [(at, value) for at, value in found if value is not None]
         if not drawn:
             continue
-        if all(isinstance(at, int | float) for at, _ in drawn):
+        numbers = all(isinstance(at, int | float) for at, _ in drawn)
+        if numbers:
             drawn.sort(key=lambda pair: pair[0])
         data.append(
             line(
@@ -56,7 +60,7 @@ def over_axis(table: SweepTable, axis: str, metric: str) -> Figure | None:
                 [value.mean for _, value in drawn],
                 label or metric,
                 RUN_COLORS[position % len(RUN_COLORS)],
-                mode="lines+markers",
+                mode="lines+markers" if numbers else "markers",
                 error_y=_bars([value for _, value in drawn]),
             )
         )

@@ -13,7 +13,8 @@ export function mount({ host, send, onReply }) {
     { key: 'package', title: 'Package', class: 'wide-only', cell: (k) => k.package },
   ], { key: (k) => `${k.op} ${k.tier}`, empty: 'Trying each kernel with a small call …' });
   host.replaceChildren(el('div', { class: 'cl-runs' }, el('h1', {}, 'Kernels'),
-    el('p', { class: 'cl-hint' }, 'Implementations of each op, best first. The first that can serve is taken; a run can pin another. `chimeralab kernels --bench` times them on this machine.'), table.node));
+    el('p', { class: 'cl-hint' }, 'Implementations of each op, best first. The first that can serve is taken; a run can pin another. ',
+      el('code', {}, 'chimeralab kernels --bench'), ' times them on this machine.'), table.node));
   onReply((reply) => {
     const seen = new Set(), served = new Set();
     table.draw(reply.kernels.map((kernel) => {
