@@ -32,6 +32,7 @@ ClusterOption = Annotated[
         help="'embedded' (the home's own, started when needed) or a Ray address, host:port.",
     ),
 ]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Queue it and return; a running lab takes it up.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

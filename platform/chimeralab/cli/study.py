@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from chimeralab.cli.options import ClusterOption, HomeOption, JsonOption, StoreOption, open_lab
+from chimeralab.cli.options import ClusterOption, DetachOption, HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import err, out, table
 from chimeralab.cli.sweep import watch_sweep
 from chimeralab.errors import DataError, RunFailed, SpecError
@@ -68,7 +68,7 @@ def run(
     reference: StudyArgument,
     scale: ScaleOption = "tiny",
     settings: SetOption = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Queue it and return; a running lab takes it up.")] = False,
+    detach: DetachOption = False,
     home: HomeOption = None,
     store: StoreOption = None,
     cluster: ClusterOption = "embedded",

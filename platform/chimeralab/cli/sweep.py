@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chimeralab.cli.options import ClusterOption, HomeOption, JsonOption, StoreOption, open_lab
+from chimeralab.cli.options import ClusterOption, DetachOption, HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import err, out, table
 from chimeralab.errors import RunFailed
 
@@ -28,7 +28,7 @@ def run(
     reference: Annotated[
         str, typer.Argument(help="A YAML file, or the name of a sweep to go on with.", metavar="FILE|NAME")
     ],
-    detach: Annotated[bool, typer.Option("--detach", help="Queue it and return; a running lab takes it up.")] = False,
+    detach: DetachOption = False,
     home: HomeOption = None,
     store: StoreOption = None,
     cluster: ClusterOption = "embedded",

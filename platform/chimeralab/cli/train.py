@@ -13,7 +13,7 @@ import typer
 
 from chimeralab.cli.compose import WidthOption
 from chimeralab.cli.manage import RunArgument, print_comparison
-from chimeralab.cli.options import ClusterOption, HomeOption, JsonOption, StoreOption, assign, open_lab
+from chimeralab.cli.options import ClusterOption, DetachOption, HomeOption, JsonOption, StoreOption, assign, open_lab
 from chimeralab.cli.output import duration, err, out
 from chimeralab.errors import RunFailed
 
@@ -47,7 +47,7 @@ def run(
         typer.Option("--weights", help="Start from these: imported ones, or a checkpoint. PATTERN is theirs."),
     ] = None,
     settings: SetOption = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Queue it and return; a running lab takes it up.")] = False,
+    detach: DetachOption = False,
     home: HomeOption = None,
     store: StoreOption = None,
     cluster: ClusterOption = "embedded",
