@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles a module when it is first imported; compiling all that is installed would take most of a minute.
+INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 SERVE ?= 1
 PORT ?= 7860
 DEMO_HOME ?= .chimeralab
@@ -11,14 +13,13 @@ DEMO_HOME ?= .chimeralab
 demo: $(VENV)/installed
 	$(BIN)/chimeralab demo --home $(DEMO_HOME) --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve,)
 
-# Everything: types, lint, rooms, unit and parity tests on two processes; then the cluster and the browser, one by one,
-# on SQLite; then the cluster and the main journey on PostgreSQL (the store's own tests use both already).
+# Everything: types, lint, rooms, unit and parity tests; then the cluster and the browser, on SQLite; then on PostgreSQL what
+# keeps runs and sweeps in the store through a cluster that is killed (the store's own tests use both already).
+# Two processes each, a file of the cluster's whole in one: its tests share a cluster.
 test: $(VENV)/installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not cluster and not browser"
-	$(BIN)/pytest -q -m "cluster or browser"
-	CHIMERALAB_TEST_STORE=postgresql $(BIN)/pytest -q -m "cluster or browser" --ignore=tests/authoring \
-		--ignore=tests/browser/test_stack_editor.py --ignore=tests/browser/test_run_pages.py \
-		--ignore=tests/browser/test_branches_and_imports.py
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "cluster or browser"
+	CHIMERALAB_TEST_STORE=postgresql $(BIN)/pytest -q -n 2 --dist loadfile -m either_store
 
 fast: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not cluster and not browser and not parity"
@@ -39,12 +40,13 @@ screenshots: $(VENV)/installed-dev
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
-	touch $@
+$(VENV)/installed-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e ".[dev]"
+	touch $(VENV)/installed $@
 
 clean:
 	rm -rf $(VENV) .chimeralab

@@ -23,6 +23,8 @@ from typing import Any
 
 import psycopg
 
+import debian
+
 _PATIENCE = 60.0  # seconds for the server to answer
 _numbers = itertools.count(1)
 
@@ -126,12 +128,9 @@ def find_binaries() -> Path:
     """The folder of initdb and postgres; as root, Debian's package is installed when there is none."""
     if found := _installed():
         return found
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
-            subprocess.run(["apt-get", "--quiet", *command], check=True, env=environment)
-        if found := _installed():
-            return found
+    debian.install("postgresql", "pg_ctlcluster", "--no-install-recommends")
+    if found := _installed():
+        return found
     raise RuntimeError("these tests need PostgreSQL: put its initdb and postgres on PATH")
 
 

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+import debian
 from chimeralab import Lab
 from chimeralab_webui.app import make_app
 
@@ -39,9 +40,8 @@ expect.set_options(timeout=30_000)  # a page takes 2 s; on a machine that also t
 def find_chromium() -> str | None:
     """The path of an installed Chromium; installs Debian's when there is none and this is root; None: Playwright's."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "update", "-qq"], check=False)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=False)
+    if found is None:
+        debian.install("chromium", "chromium")
         found = shutil.which("chromium")
     if found is None:
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from chimeralab import Lab
 
-pytestmark = [pytest.mark.browser, pytest.mark.cluster]
+pytestmark = [pytest.mark.browser, pytest.mark.cluster, pytest.mark.either_store]
 
 POINTS = """() => {
     const curve = document.querySelector('#run-curve .cl-plot-area')?.data?.[0];

@@ -82,6 +82,7 @@ def place(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 @pytest.mark.cluster
+@pytest.mark.either_store
 def test_a_sweep_whose_command_and_cluster_are_killed_goes_on_without_repeating(
     tmp_path: Path, place: tuple[Path, dict[str, str]]
 ) -> None:

@@ -20,7 +20,7 @@ from chimeralab.scheduling.home import Home
 from fresh_store import fresh_store_url
 from small_runs import curve_of, small_spec
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.either_store]
 
 
 @pytest.fixture

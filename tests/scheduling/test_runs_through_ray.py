@@ -18,7 +18,7 @@ from chimeralab import Lab, LabError
 from chimeralab.errors import ResourceError, StoreError
 from small_runs import curve_of, small_spec
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.either_store]
 LONG = {"train": {"steps": 400, "log_every": 1, "eval_every": 50, "checkpoint_every": 20, "sample_tokens": 0}}
 
 

@@ -14,7 +14,7 @@ import pytest
 from chimeralab import Lab, SweepSpec
 from small_runs import curve_of
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.either_store]
 
 
 def until(condition: Callable[[], object], seconds: float = 240) -> None:
