@@ -93,6 +93,28 @@ def test_it_agrees_over_several_segments(op: str) -> None:
     check(op, *inputs_of(op, 19, B=1, D=3))
 
 
+def packed(op: str, offsets: list[int], *, state: bool = True) -> tuple[Inputs, dict[str, Any]]:
+    """Inputs of sequences laid end to end, with an initial state each."""
+    inputs, others = inputs_of(op, offsets[-1], B=1, D=3)
+    if state:
+        inputs["initial_state"] = inputs_of(op, 1, B=len(offsets) - 1, D=3)[0]["initial_state"]
+    else:
+        del inputs["initial_state"]
+    return inputs, others | {"cu_seqlens": torch.tensor(offsets, dtype=torch.int32)}
+
+
+@pytest.mark.parametrize("op", SCANS)
+def test_it_keeps_packed_sequences_apart(op: str) -> None:
+    check(op, *packed(op, [0, 1, 12, 14]))
+    check(op, *packed(op, [0, 5], state=False))
+
+
+@pytest.mark.parametrize("op", SCANS)
+@pytest.mark.usefixtures("short_segments")
+def test_it_cuts_packed_sequences_into_segments(op: str) -> None:
+    check(op, *packed(op, [0, 0, 3, 22, 22, 30, 30]))  # three of them empty
+
+
 def test_the_loss_agrees_in_several_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     from chimeralab_kernels.triton_tier import linear_cross_entropy
 
@@ -105,15 +127,18 @@ def test_a_selective_scan_agrees_over_several_spans(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(selective_scan, "SPAN", 8)
     check("selective_scan", *inputs_of("selective_scan", 19, B=1, D=3))
+    check("selective_scan", *packed("selective_scan", [0, 3, 22, 30]))
 
 
+@pytest.mark.parametrize("offsets", [None, [0, 2, 2, 19]])
 @pytest.mark.usefixtures("short_segments")
-def test_a_diagonal_scan_agrees_in_complex_numbers() -> None:
+def test_a_diagonal_scan_agrees_in_complex_numbers(offsets: list[int] | None) -> None:
     T = 19
+    packed = None if offsets is None else torch.tensor(offsets)
 
     def with_complex(scan: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, ...]]:
         def call(x: Tensor, xi: Tensor, g: Tensor, gi: Tensor, s: Tensor, si: Tensor) -> tuple[Tensor, ...]:
-            found = scan(torch.complex(x, xi), torch.complex(g, gi), torch.complex(s, si))
+            found = scan(torch.complex(x, xi), torch.complex(g, gi), torch.complex(s, si), packed)
             return tuple(torch.view_as_real(y) for y in found)
 
         return call
@@ -121,7 +146,8 @@ def test_a_diagonal_scan_agrees_in_complex_numbers() -> None:
     draws = torch.Generator().manual_seed(T)
     names = ("x", "xi", "g", "gi", "s", "si")
     inputs = {name: torch.randn(1, T, 3, generator=draws, dtype=torch.float64) for name in names}
-    inputs |= {"g": -inputs["g"].abs(), "s": inputs["s"][:, 0], "si": inputs["si"][:, 0]}
+    sequences = 1 if offsets is None else len(offsets) - 1
+    inputs |= {"g": -inputs["g"].abs(), "s": inputs["s"][0, :sequences], "si": inputs["si"][0, :sequences]}
     on_device = {name: x.to(DEVICE) for name, x in inputs.items()}
     actual = outputs_and_gradients(with_complex(TRITON["diagonal_scan"].function), on_device, torch.float32)
     assert_agree(actual, outputs_and_gradients(with_complex(REFERENCE["diagonal_scan"]), inputs), 2e-5)
@@ -165,8 +191,6 @@ def test_dispatch_takes_it_in_one_graph(op: str) -> None:
 
 def test_what_it_cannot_do_is_said() -> None:
     x = torch.zeros(1, 4, 6, device=DEVICE)
-    packed = torch.tensor([0, 2, 4], device=DEVICE)
-    assert TRITON["diagonal_scan"].unsupported(x, x, None, packed) == "has no packed sequences"
     assert TRITON["short_convolution"].unsupported(x, torch.zeros(6, 5, device=DEVICE)) == "takes up to 4 taps"
     assert "torch.float32" in str(TRITON["swiglu"].unsupported(x.double(), x.double()))
     assert TRITON["swiglu"].unsupported(x, x[:, :1]) == "takes gate and up of one shape"

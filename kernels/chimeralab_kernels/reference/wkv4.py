@@ -27,16 +27,16 @@ def wkv4(
             state = ops.wkv4_state(len(v), v.shape[2], device=v.device, dtype=dtype)
         num, den, top = state.to(dtype).unbind(1)
         top = top.detach()
-        outputs = []
+        outputs = [values[:, :0]]
         for t in range(k.shape[1]):
             k_t, v_t = keys[:, t], values[:, t]
             largest = torch.maximum(top, k_t + u).detach()
             past, present = (top - largest).exp(), (k_t + u - largest).exp()
-            outputs.append((past * num + present * v_t) / (past * den + present))
+            outputs.append(((past * num + present * v_t) / (past * den + present)).unsqueeze(1))
             largest = torch.maximum(top + w, k_t).detach()
             past, present = (top + w - largest).exp(), (k_t - largest).exp()
             num, den, top = past * num + present * v_t, past * den + present, largest
-        return torch.stack(outputs, 1).to(v.dtype), torch.stack([num, den, top], 1)
+        return torch.cat(outputs, 1).to(v.dtype), torch.stack([num, den, top], 1)
 
     if cu_seqlens is not None:
         return each_sequence(recurrence, cu_seqlens, initial_state, k, v)

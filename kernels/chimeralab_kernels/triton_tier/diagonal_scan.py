@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from chimeralab_kernels.triton_tier.time_rows import Walk, present, rows, walk
+from chimeralab_kernels.packing import check_offsets
+from chimeralab_kernels.triton_tier.time_rows import Walk, piece, pieces, present, rows, walk
 from chimeralab_kernels.triton_tier.tunings import DIAGONAL, DIAGONAL_COMPLEX
 
 
@@ -32,10 +33,10 @@ def _parts(g, gi, COMPLEX: tl.constexpr):
 
 @triton.jit
 def _scan(  # noqa: PLR0915
-    x, g, h, dx, dg, start, end, logs, T, segments, length,
+    x, g, h, dx, dg, start, ends, logs, table, T, segments, length,
     x_b, x_t, x_d, g_b, g_t, g_d,
     D: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, COMPLEX: tl.constexpr,
-    BACKWARDS: tl.constexpr,
+    BACKWARDS: tl.constexpr, PACKED: tl.constexpr,
     OUTPUT: tl.constexpr,  # write the states; backwards, read them and write dx and dg
     STARTS: tl.constexpr,
     LOGS: tl.constexpr,  # write the sum of g over the segment
@@ -44,12 +45,12 @@ def _scan(  # noqa: PLR0915
     blocks: tl.constexpr = (D + BD - 1) // BD
     wide: tl.constexpr = 2 if COMPLEX else 1
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
-    segment = tl.program_id(0) // blocks % segments
-    b = (tl.program_id(0) // blocks // segments).to(tl.int64)
+    part = tl.program_id(0) // blocks
+    b, begin, stop, _, origin, _ = piece(table, part, segments, length, T, PACKED)
+    if PACKED:
+        length = stop - begin
     here = channel < D
-    begin = segment * length
-    stop = tl.minimum(begin + length, T)
-    state = ((b * segments + segment) * D + channel) * wide
+    state = (part.to(tl.int64) * D + channel) * wide
     s, si = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     total, total_i = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     if STARTS:
@@ -60,12 +61,11 @@ def _scan(  # noqa: PLR0915
     g += b * g_b
     out = b * T * D * wide
     step: tl.constexpr = -1 if BACKWARDS else 1
-    earliest = tl.maximum(begin, 1)  # of the tokens that have one before them
+    earliest = tl.maximum(begin, origin + 1)  # of the tokens that have one before them
     for done in range(0, length, U):
         first = begin + done
         if BACKWARDS:
             first = begin + length - 1 - done
-        first = first.to(tl.int64)
         xs = rows(x, first, x_t, x_d, channel, begin, stop, D, U, step)
         gs = rows(g, first, g_t, g_d, channel, begin, stop, D, U, step)
         xis, gis, hs, his = xs, gs, xs, xs
@@ -113,9 +113,9 @@ def _scan(  # noqa: PLR0915
                 s = a * s + u
                 if OUTPUT:
                     tl.store(h + at, s, live)
-    tl.store(end + state, s, here)
+    tl.store(ends + state, s, here)
     if COMPLEX:
-        tl.store(end + state + 1, si, here)
+        tl.store(ends + state + 1, si, here)
     if LOGS:
         tl.store(logs + state, total, here)
         if COMPLEX:
@@ -124,22 +124,24 @@ def _scan(  # noqa: PLR0915
 
 @triton.jit
 def _join(
-    ends, logs, start, met, segments,
-    D: tl.constexpr, BD: tl.constexpr, COMPLEX: tl.constexpr, BACKWARDS: tl.constexpr, STARTS: tl.constexpr,
+    ends, logs, start, met, firsts, segments,
+    D: tl.constexpr, BD: tl.constexpr, COMPLEX: tl.constexpr, BACKWARDS: tl.constexpr, PACKED: tl.constexpr,
+    STARTS: tl.constexpr,
 ):  # fmt: skip
     """The state that each segment meets."""
     wide: tl.constexpr = 2 if COMPLEX else 1
     channel = tl.program_id(1) * BD + tl.arange(0, BD)
-    b = tl.program_id(0).to(tl.int64)
+    sequence = tl.program_id(0).to(tl.int64)
     here = channel < D
     s, si = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     if STARTS:
-        s = tl.load(start + (b * D + channel) * wide, here, 0.0)
+        s = tl.load(start + (sequence * D + channel) * wide, here, 0.0)
         if COMPLEX:
-            si = tl.load(start + (b * D + channel) * wide + 1, here, 0.0)
-    for i in range(segments):
-        segment = segments - 1 - i if BACKWARDS else i
-        at = ((b * segments + segment) * D + channel) * wide
+            si = tl.load(start + (sequence * D + channel) * wide + 1, here, 0.0)
+    first, last = pieces(firsts, sequence, segments, PACKED)
+    for i in range(first, last):
+        part = first + last - 1 - i if BACKWARDS else i
+        at = (part * D + channel) * wide
         tl.store(met + at, s, here)
         log = tl.load(logs + at, here, 0.0)
         log_i = log
@@ -159,44 +161,64 @@ def _join(
 def diagonal_scan(
     x: Tensor,  # B T D
     log_decay: Tensor,  # D | B T D
-    initial_state: Tensor | None = None,  # B D
-    cu_seqlens: None = None,
+    initial_state: Tensor | None = None,  # B D; packed, one a sequence
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    if cu_seqlens is not None:
+        check_offsets(cu_seqlens, x)
     g = log_decay.expand(x.shape)
     if not x.is_complex():
-        return fused_scan(x, g, initial_state)
+        return fused_scan(x, g, initial_state, cu_seqlens)
     start = None if initial_state is None else torch.view_as_real(initial_state.to(torch.complex64))
-    h, final = fused_scan(torch.view_as_real(x), torch.view_as_real(g.to(torch.complex64)), start)
+    h, final = fused_scan(torch.view_as_real(x), torch.view_as_real(g.to(torch.complex64)), start, cu_seqlens)
     return torch.view_as_complex(h), torch.view_as_complex(final)
 
 
 @torch.library.custom_op("chimeralab::fused_diagonal_scan", mutates_args=())
-def fused_scan(x: Tensor, g: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+def fused_scan(x: Tensor, g: Tensor, start: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
     """h and the final state; complex numbers as pairs in a last dimension of 2."""
-    h = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return h, _run(x, g, start, h=h)
+    h, cut = torch.empty_like(x, memory_format=torch.contiguous_format), _walk(x, cu_seqlens)
+    return h, cut.last(_run(cut, x, g, start, h=h))
 
 
 @torch.library.custom_op("chimeralab::fused_diagonal_scan_backward", mutates_args=())
 def fused_scan_backward(
-    dh: Tensor | None, d_final: Tensor | None, x: Tensor, g: Tensor, start: Tensor | None, h: Tensor
+    dh: Tensor | None,
+    d_final: Tensor | None,
+    x: Tensor,
+    g: Tensor,
+    start: Tensor | None,
+    cu_seqlens: Tensor | None,
+    h: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dg and the initial state's gradient (empty where there is none)."""
     dx, dg, d_start = _gradients(x, g, start)
     dh = torch.zeros_like(x) if dh is None else dh.contiguous() if x.dim() == 4 else dh
-    first = _run(dh, g, d_final, h=h, dx=dx, dg=dg)
+    cut = _walk(x, cu_seqlens)
+    slope = cut.first(_run(cut, dh, g, d_final, h=h, dx=dx, dg=dg))
     if start is not None:
-        # The first token's decay acts on the state that was given, which the kernel does not read.
-        if x.dim() == 4:
-            given, slope = torch.view_as_complex(start.to(torch.float32).contiguous()), torch.view_as_complex(first)
-            dg[:, 0] = torch.view_as_real(given.conj() * slope)
-        else:
-            dg[:, 0] = start.to(torch.float32) * first
-        d_start = first.to(start.dtype)
+        _decay_given(dg, start.to(torch.float32), slope, cu_seqlens)
+        d_start = slope.to(start.dtype)
     return dx, dg, d_start
 
 
+def _decay_given(dg: Tensor, start: Tensor, slope: Tensor, cu_seqlens: Tensor | None) -> None:
+    """A sequence's first decay acts on the state that was given, which the kernel does not read: dg is zero there."""
+    if dg.dim() == 4:
+        given, slope = torch.view_as_complex(start.contiguous()), torch.view_as_complex(slope)
+        change = torch.view_as_real(given.conj() * slope)
+    else:
+        change = start * slope
+    if cu_seqlens is None:
+        dg[:, 0] = change
+        return
+    bounds = cu_seqlens.to(dg.device, torch.int64)
+    empty = (bounds.diff() == 0).view(-1, *(1,) * (change.dim() - 1))
+    dg[0].index_add_(0, bounds[:-1].clamp(max=dg.shape[1] - 1), change.masked_fill(empty, 0).to(dg.dtype))
+
+
 def _run(
+    cut: Walk,
     x: Tensor,
     g: Tensor,
     start: Tensor | None,
@@ -205,26 +227,40 @@ def _run(
     dx: Tensor | None = None,
     dg: Tensor | None = None,
 ) -> Tensor:
-    """Forwards into `h`, or backwards into `dx` and `dg`. Returns the state after the last token visited."""
-    (B, T, D), pairs = x.shape[:3], x.dim() == 4
-    cut: Walk = walk(x, D, block=64 if pairs else 128, tuning=DIAGONAL_COMPLEX if pairs else DIAGONAL)
+    """Forwards into `h`, or backwards into `dx` and `dg`. Returns each segment's state after the last token visited."""
+    (_, T, D), pairs = x.shape[:3], x.dim() == 4
+    x, g = (_within_reach(t) for t in (x, g))
     start = None if start is None else start.to(torch.float32).contiguous()
     modes: dict[str, Any] = {"D": D, "BD": cut.block, "COMPLEX": pairs, "BACKWARDS": dx is not None, "num_warps": 1}
-    where = (T, cut.segments, cut.length, *x.stride()[:3], *g.stride()[:3])
-    grid = (cut.blocks * cut.segments * B,)
-    ends = x.new_empty((B, cut.segments, *x.shape[2:]), dtype=torch.float32)
-    if cut.segments > 1:
+    modes["PACKED"] = cut.packed
+    where = (cut.table, T, cut.segments, cut.length, *x.stride()[:3], *g.stride()[:3])
+    grid = (cut.blocks * cut.parts,)
+    ends = x.new_empty((cut.parts, *x.shape[2:]), dtype=torch.float32)
+    if cut.joined:
         logs, met = torch.empty_like(ends), torch.empty_like(ends)
         _scan[grid](
             x, g, h, dx, dg, None, ends, logs, *where, U=cut.ahead, OUTPUT=False, STARTS=False, LOGS=True, **modes
         )
-        _join[(B, cut.blocks)](ends, logs, start, met, cut.segments, STARTS=start is not None, **modes)
+        _join[(cut.sequences, cut.blocks)](
+            ends, logs, start, met, cut.firsts, cut.segments, STARTS=start is not None, **modes
+        )
         start = met
     _scan[grid](
         x, g, h, dx, dg, start, ends, None, *where,
         U=cut.ahead, OUTPUT=True, STARTS=start is not None, LOGS=False, **modes,
     )  # fmt: skip
-    return ends[:, 0 if dx is not None else -1].contiguous()
+    return ends
+
+
+def _walk(x: Tensor, cu_seqlens: Tensor | None) -> Walk:
+    pairs = x.dim() == 4
+    tuning = DIAGONAL_COMPLEX if pairs else DIAGONAL
+    return walk(x, x.shape[2], cu_seqlens, block=64 if pairs else 128, tuning=tuning)
+
+
+def _within_reach(x: Tensor) -> Tensor:
+    """x where its channels lie less than 2³¹ numbers apart: the kernel multiplies a channel's stride in 32 bits."""
+    return x if x.shape[2] * x.stride(2) < 2**31 else x.contiguous()
 
 
 def _gradients(x: Tensor, g: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,14 +272,21 @@ def _gradients(x: Tensor, g: Tensor, start: Tensor | None) -> tuple[Tensor, Tens
 
 
 @fused_scan.register_fake
-def _(x: Tensor, g: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    final = x.new_empty(x.shape[:1] + x.shape[2:], dtype=torch.float32)
+def _(x: Tensor, g: Tensor, start: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+    sequences = len(x) if cu_seqlens is None else len(cu_seqlens) - 1
+    final = x.new_empty((sequences, *x.shape[2:]), dtype=torch.float32)
     return torch.empty_like(x, memory_format=torch.contiguous_format), final
 
 
 @fused_scan_backward.register_fake
 def _(
-    dh: Tensor | None, d_final: Tensor | None, x: Tensor, g: Tensor, start: Tensor | None, h: Tensor
+    dh: Tensor | None,
+    d_final: Tensor | None,
+    x: Tensor,
+    g: Tensor,
+    start: Tensor | None,
+    cu_seqlens: Tensor | None,
+    h: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _gradients(x, g, start)
 
@@ -254,9 +297,9 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, dh: Tensor | None, d_final: Tensor | None) -> tuple:
-    x, g, start, h = ctx.saved_tensors
-    dx, dg, d_start = fused_scan_backward(dh, d_final, x, g, start, h)
-    return dx, dg, None if start is None else d_start
+    *inputs, h = ctx.saved_tensors
+    dx, dg, d_start = fused_scan_backward(dh, d_final, *inputs, h)
+    return dx, dg, None if inputs[2] is None else d_start, None
 
 
 fused_scan.register_autograd(_differentiate, setup_context=_keep)

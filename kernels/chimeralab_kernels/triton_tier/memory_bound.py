@@ -134,8 +134,6 @@ def _short_convolution_unsupported(
     initial_state: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
 ) -> str | None:
-    if cu_seqlens is not None:
-        return "has no packed sequences"
     if weight.shape[1] > 4:
         return "takes up to 4 taps"
     return _dtypes(x, weight, bias, initial_state)
@@ -144,8 +142,6 @@ def _short_convolution_unsupported(
 def _diagonal_scan_unsupported(
     x: Tensor, log_decay: Tensor, initial_state: Tensor | None = None, cu_seqlens: Tensor | None = None
 ) -> str | None:
-    if cu_seqlens is not None:
-        return "has no packed sequences"
     if x.is_complex():
         return None if x.dtype == torch.complex64 else "takes complex64"
     if log_decay.is_complex():
@@ -164,8 +160,6 @@ def _selective_scan_unsupported(
     initial_state: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
 ) -> str | None:
-    if cu_seqlens is not None:
-        return "has no packed sequences"
     if A.shape[1] > 64:
         return "takes up to 64 states a channel"
     return _dtypes(u, delta, A, B, C, skip, z, initial_state)
@@ -179,8 +173,6 @@ def _wkv4_unsupported(
     initial_state: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
 ) -> str | None:
-    if cu_seqlens is not None:
-        return "has no packed sequences"
     return _dtypes(k, v, decay, bonus, initial_state)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from chimeralab_kernels.triton_tier.time_rows import present, rows
+from chimeralab_kernels.triton_tier.time_rows import piece, pieces, present, rows
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -29,9 +29,9 @@ def _rates(A, corner, inside):
 
 @triton.jit
 def forward(
-    u, delta, A, B, C, skip, z, start, y, ends, steps, marks, T, segments, length, span,
+    u, delta, A, B, C, skip, z, start, y, ends, steps, marks, table, T, segments, length, span,
     u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
-    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
+    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, PACKED: tl.constexpr,
     STARTS: tl.constexpr, SKIPS: tl.constexpr, GATED: tl.constexpr,
     OUTPUT: tl.constexpr,  # write y
     STEPS: tl.constexpr,  # write the sum of Δ over the segment
@@ -39,14 +39,12 @@ def forward(
 ):  # fmt: skip
     blocks: tl.constexpr = (D + BD - 1) // BD
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
-    segment = tl.program_id(0) // blocks % segments
-    b = (tl.program_id(0) // blocks // segments).to(tl.int64)
-    begin = (segment * length).to(tl.int64)
-    stop = tl.minimum(begin + length, T)
+    part = (tl.program_id(0) // blocks).to(tl.int64)
+    b, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
     n = tl.arange(0, BN)
     corner = channel[:, None] * N + n[None, :]  # of a D N matrix
     inside = (channel < D)[:, None] & (n < N)[None, :]
-    place = (b * segments + segment) * D * N + corner
+    place = part * D * N + corner
     rate = _rates(A, corner, inside)
     h = tl.zeros((BD, BN), tl.float32)
     if STARTS:
@@ -55,11 +53,14 @@ def forward(
     if SKIPS:
         through = tl.load(skip + channel, channel < D, 0.0).to(tl.float32)
     total = tl.zeros((BD,), tl.float32)
-    for done in range(0, length, U):
+    tokens = length
+    if PACKED:
+        tokens = (stop - begin).to(tl.int32)
+    for done in range(0, tokens, U):
         first = begin + done
         if MARKS:  # noqa: SIM102 - one is of compile time
             if done % span == 0:
-                mark = (b * segments + segment) * tl.cdiv(length, span) + done // span
+                mark = part * tl.cdiv(length, span) + done // span
                 tl.store(marks + mark * D * N + corner, h, inside)
         ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
         us = rows(u + b * u_b, first, u_t, 1, channel, begin, stop, D, U, 1)
@@ -84,30 +85,32 @@ def forward(
                 tl.store(y + (b * T + t) * D + channel, out, present(channel, t, begin, stop, D))
     tl.store(ends + place, h, inside)
     if STEPS:
-        tl.store(steps + (b * segments + segment) * D + channel, total, channel < D)
+        tl.store(steps + part * D + channel, total, channel < D)
 
 
 @triton.jit
 def carry_back(
-    dy, delta, A, C, z, firsts, steps, T, segments, length,
+    dy, delta, A, C, z, carried, steps, table, T, segments, length,
     dy_b, dy_t, delta_b, delta_t, C_b, C_t, z_b, z_t,
-    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, GATED: tl.constexpr,
+    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, PACKED: tl.constexpr,
+    GATED: tl.constexpr,
 ):  # fmt: skip
     """R at each segment's start, from zero at its end, and the sum of Δ over it."""
     blocks: tl.constexpr = (D + BD - 1) // BD
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
-    segment = tl.program_id(0) // blocks % segments
-    b = (tl.program_id(0) // blocks // segments).to(tl.int64)
-    begin = (segment * length).to(tl.int64)
-    stop = tl.minimum(begin + length, T)
+    part = (tl.program_id(0) // blocks).to(tl.int64)
+    b, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
     n = tl.arange(0, BN)
     corner = channel[:, None] * N + n[None, :]
     inside = (channel < D)[:, None] & (n < N)[None, :]
     rate = _rates(A, corner, inside)
     r = tl.zeros((BD, BN), tl.float32)
     total = tl.zeros((BD,), tl.float32)
-    for done in range(U, length + U, U):
-        first = begin + length - done
+    tokens = length
+    if PACKED:
+        tokens = (stop - begin).to(tl.int32)
+    for done in range(U, tokens + U, U):
+        first = begin + tokens - done
         ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
         os = rows(dy + b * dy_b, first, dy_t, 1, channel, begin, stop, D, U, 1)
         Cs = rows(C + b * C_b, first, C_t, 1, n, begin, stop, N, U, 1)
@@ -121,16 +124,16 @@ def carry_back(
                 gate = zs[i].to(tl.float32)
                 slope *= gate * tl.sigmoid(gate)
             r = _scaled(step, rate) * (r + slope[:, None] * Cs[i].to(tl.float32)[None, :])
-    tl.store(firsts + (b * segments + segment) * D * N + corner, r, inside)
-    tl.store(steps + (b * segments + segment) * D + channel, total, channel < D)
+    tl.store(carried + part * D * N + corner, r, inside)
+    tl.store(steps + part * D + channel, total, channel < D)
 
 
 @triton.jit
 def backward(  # noqa: PLR0915
     dy, u, delta, A, B, C, skip, z, marks, kept, carried, du, d_delta, dA, dBC, d_skip, dz,
-    T, segments, length, span, phase,
+    table, T, segments, length, span, phase,
     dy_b, dy_t, u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
-    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
+    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, PACKED: tl.constexpr,
     SKIPS: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """`span` tokens of each segment: forwards from `marks` to `kept`, then backwards, adding to what later ones left.
@@ -140,20 +143,24 @@ def backward(  # noqa: PLR0915
     """
     blocks: tl.constexpr = (D + BD - 1) // BD
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
-    segment = tl.program_id(0) // blocks % segments
-    b = (tl.program_id(0) // blocks // segments).to(tl.int64)
-    begin = (segment * length + phase * span).to(tl.int64)
-    stop = tl.minimum(tl.minimum(begin + span, (segment + 1) * length), T)
+    part = (tl.program_id(0) // blocks).to(tl.int64)
+    b, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
+    begin += phase * span
+    stop = tl.minimum(begin + span, stop)
+    tokens = span
+    if PACKED:  # a short sequence ends long before the span
+        tokens = (tl.maximum(stop - begin, 0).to(tl.int32) + U - 1) // U * U
     n = tl.arange(0, BN)
     corner = channel[:, None] * N + n[None, :]
     inside = (channel < D)[:, None] & (n < N)[None, :]
-    in_segment = b * segments + segment
-    place = in_segment * D * N + corner
+    place = part * D * N + corner
     states = kept + tl.program_id(0).to(tl.int64) * (span // U) * BD * BN
     states += tl.arange(0, BD)[:, None] * BN + n[None, :]
     rate = _rates(A, corner, inside)
-    h = tl.load(marks + (in_segment * tl.cdiv(length, span) + phase) * D * N + corner, inside, 0.0)
-    for done in range(0, span, U):
+    mark = (part * tl.cdiv(length, span) + phase) * D * N + corner
+    reached = (channel < tl.where(begin < stop, D, 0))[:, None] & (n < N)[None, :]  # otherwise nothing was laid down
+    h = tl.load(marks + mark, reached, 0.0)
+    for done in range(0, tokens, U):
         first = begin + done
         tl.store(states + done // U * BD * BN, h)
         ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
@@ -166,14 +173,15 @@ def backward(  # noqa: PLR0915
 
     r = tl.load(carried + place, inside, 0.0)
     rate_slope = tl.load(dA + place, inside, 0.0)
-    skip_slope = tl.load(d_skip + in_segment * D + channel, channel < D, 0.0)
+    skip_slope = tl.load(d_skip + part * D + channel, channel < D, 0.0)
     through = tl.zeros((BD,), tl.float32)
     if SKIPS:
         through = tl.load(skip + channel, channel < D, 0.0).to(tl.float32)
-    to_B = (((b * blocks + tl.program_id(0) % blocks) * 2 * segments + segment) * span - begin) * N + n
+    own = part - b * segments  # of its batch entry
+    to_B = (((b * blocks + tl.program_id(0) % blocks) * 2 * segments + own) * span - begin) * N + n
     to_C = to_B + segments * span * N
-    for done in range(U, span + U, U):
-        first = begin + span - done
+    for done in range(U, tokens + U, U):
+        first = begin + tokens - done
         ds = rows(delta + b * delta_b, first, delta_t, 1, channel, begin, stop, D, U, 1)
         os = rows(dy + b * dy_b, first, dy_t, 1, channel, begin, stop, D, U, 1)
         us = rows(u + b * u_b, first, u_t, 1, channel, begin, stop, D, U, 1)
@@ -182,7 +190,7 @@ def backward(  # noqa: PLR0915
         zs = os
         if GATED:
             zs = rows(z + b * z_b, first, z_t, 1, channel, begin, stop, D, U, 1)
-        h = tl.load(states + (span - done) // U * BD * BN)
+        h = tl.load(states + (tokens - done) // U * BD * BN)
         hs, decays = (h,), ()
         for i in tl.static_range(U):
             step = ds[i].to(tl.float32)
@@ -214,28 +222,29 @@ def backward(  # noqa: PLR0915
             tl.store(dBC + to_C + t * N, tl.sum(slope[:, None] * hs[i + 1], 0), counted)
     tl.store(carried + place, r, inside)
     tl.store(dA + place, rate_slope, inside)
-    tl.store(d_skip + in_segment * D + channel, skip_slope, channel < D)
+    tl.store(d_skip + part * D + channel, skip_slope, channel < D)
 
 
 @triton.jit
 def join(
-    ends, steps, A, start, met, segments,
-    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
+    ends, steps, A, start, met, firsts, segments,
+    D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
     BACKWARDS: tl.constexpr, STARTS: tl.constexpr,
 ):  # fmt: skip
     """The state that each segment meets, from each one's own end and sum of Δ."""
     channel = tl.program_id(1) * BD + tl.arange(0, BD)
-    b = tl.program_id(0).to(tl.int64)
+    sequence = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BN)
     corner = channel[:, None] * N + n[None, :]
     inside = (channel < D)[:, None] & (n < N)[None, :]
     rate = _rates(A, corner, inside)
     h = tl.zeros((BD, BN), tl.float32)
     if STARTS:
-        h = tl.load(start + b * D * N + corner, inside, 0.0).to(tl.float32)
-    for i in range(segments):
-        segment = segments - 1 - i if BACKWARDS else i
-        place = (b * segments + segment) * D * N + corner
+        h = tl.load(start + sequence * D * N + corner, inside, 0.0).to(tl.float32)
+    first, last = pieces(firsts, sequence, segments, PACKED)
+    for i in range(first, last):
+        part = first + last - 1 - i if BACKWARDS else i
+        place = part * D * N + corner
         tl.store(met + place, h, inside)
-        total = tl.load(steps + (b * segments + segment) * D + channel, channel < D, 0.0)
+        total = tl.load(steps + part * D + channel, channel < D, 0.0)
         h = _scaled(total, rate) * h + tl.load(ends + place, inside, 0.0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier import selective_kernels
 from chimeralab_kernels.triton_tier.launch import power_of_two, unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, walk
@@ -29,43 +30,55 @@ def selective_scan(
     C: Tensor,  # B T N
     skip: Tensor | None = None,  # D
     z: Tensor | None = None,  # B T D
-    initial_state: Tensor | None = None,  # B D N
-    cu_seqlens: None = None,
+    initial_state: Tensor | None = None,  # B D N; packed, one a sequence
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    if cu_seqlens is not None:
+        check_offsets(cu_seqlens, u)
     inputs = (u, delta, A, B, C, skip, z, initial_state)
     marks = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    return fused_selective_scan(*inputs, marks)[:2]
+    return fused_selective_scan(*inputs, cu_seqlens, marks)[:2]
 
 
 class _Scan:
     """One call's tensors, as the kernels read them, and how it is cut."""
 
     def __init__(
-        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor | None, z: Tensor | None
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        skip: Tensor | None,
+        z: Tensor | None,
+        cu_seqlens: Tensor | None,
     ) -> None:
         self.u, self.delta, self.B, self.C = (unit_stride(x) for x in (u, delta, B, C))
         self.z = None if z is None else unit_stride(z)
         self.A, self.skip = A.contiguous(), None if skip is None else skip.contiguous()
         (self.batch, self.T, self.D), self.N = u.shape, A.shape[1]
-        self.cut: Walk = walk(u, self.D, block=16, warps=8, ahead=4)
+        self.cut: Walk = walk(u, self.D, cu_seqlens, block=16, warps=8, ahead=4)
         self.span = min(SPAN, self.cut.length)
         self.spans = -(-self.cut.length // self.span)
-        self.grid = (self.batch * self.cut.segments * self.cut.blocks,)
+        self.grid = (self.cut.parts * self.cut.blocks,)
+        self.lengths = (self.cut.table, self.T, self.cut.segments, self.cut.length)
         self.strides = [s for x in (self.u, self.delta, self.B, self.C) for s in x.stride()[:2]]
         self.strides += (0, 0) if self.z is None else self.z.stride()[:2]
         self.sizes = {"D": self.D, "N": self.N, "BN": power_of_two(self.N), "BD": self.cut.block, "num_warps": 1}
+        self.sizes["PACKED"] = self.cut.packed
         self.modes = {**self.sizes, "U": self.cut.ahead, "SKIPS": skip is not None, "GATED": z is not None}
 
-    def state(self, segments: int) -> Tensor:
-        return self.u.new_empty((self.batch, segments, self.D, self.N), dtype=torch.float32)
+    def state(self, count: int) -> Tensor:
+        return self.u.new_empty((count, self.D, self.N), dtype=torch.float32)
 
     def forward(self, start: Tensor | None, y: Tensor, marks: Tensor | None) -> Tensor:
-        """Into y and, where it is given, `marks`. Returns the last state."""
-        start = self._met(start) if self.cut.segments > 1 else _wide(start)
-        return self._forward(start, y=y, marks=marks)[:, -1].contiguous()
+        """Into y and, where it is given, `marks`. Returns each sequence's last state."""
+        start = self._met(start) if self.cut.joined else _wide(start)
+        return self.cut.last(self._forward(start, y=y, marks=marks))
 
     def marks(self) -> Tensor:
-        return self.state(self.cut.segments * self.spans)
+        return self.state(self.cut.parts * self.spans)
 
     def _forward(
         self,
@@ -75,23 +88,23 @@ class _Scan:
         marks: Tensor | None = None,
         steps: Tensor | None = None,
     ) -> Tensor:
-        ends = self.state(self.cut.segments)
+        ends = self.state(self.cut.parts)
         selective_kernels.forward[self.grid](
             self.u, self.delta, self.A, self.B, self.C, self.skip, self.z, start, y, ends, steps, marks,
-            self.T, self.cut.segments, self.cut.length, self.span, *self.strides, **self.modes,
+            *self.lengths, self.span, *self.strides, **self.modes,
             STARTS=start is not None, OUTPUT=y is not None, STEPS=steps is not None, MARKS=marks is not None,
         )  # fmt: skip
         return ends
 
     def _met(self, start: Tensor | None) -> Tensor:
-        steps = self.u.new_empty((self.batch, self.cut.segments, self.D), dtype=torch.float32)
+        steps = self.u.new_empty((self.cut.parts, self.D), dtype=torch.float32)
         ends = self._forward(None, steps=steps)
         return self._join(ends, steps, start)
 
     def _join(self, ends: Tensor, steps: Tensor, start: Tensor | None, *, backwards: bool = False) -> Tensor:
         met, start = torch.empty_like(ends), _wide(start)
-        selective_kernels.join[(self.batch, self.cut.blocks)](
-            ends, steps, self.A, start, met, self.cut.segments,
+        selective_kernels.join[(self.cut.sequences, self.cut.blocks)](
+            ends, steps, self.A, start, met, self.cut.firsts, self.cut.segments,
             **self.sizes, BACKWARDS=backwards, STARTS=start is not None,
         )  # fmt: skip
         return met
@@ -100,36 +113,44 @@ class _Scan:
         """du, dΔ, dA, dB, dC, d skip, dz and the initial state's gradient, in float32 where they are sums."""
         new, (blocks, segments, span, N) = self.u.new_empty, (self.cut.blocks, self.cut.segments, self.span, self.N)
         carried = _wide(d_final)
-        if segments > 1:
+        if self.cut.joined:
             carried = self._join(*self._carry_back(dy), carried, backwards=True)
-        carried = torch.zeros_like(self.state(1)) if carried is None else carried.clone()
+        carried = torch.zeros_like(self.state(self.cut.parts)) if carried is None else carried.clone()
         du, d_delta = new(self.u.shape), new(self.delta.shape, dtype=self.delta.dtype)
         dz = new(0 if self.z is None else self.z.shape)
-        dA, d_skip = torch.zeros_like(self.state(segments)), carried.new_zeros(self.batch, segments, self.D)
+        dA, d_skip = torch.zeros_like(carried), carried.new_zeros(self.cut.parts, self.D)
         shares = carried.new_empty(self.batch, blocks, 2, segments, span, N)
         sums = carried.new_empty(self.batch, 2, segments, self.spans * span, N)
         kept = carried.new_empty(*self.grid, span // self.cut.ahead, self.cut.block, self.sizes["BN"])
         for phase in reversed(range(self.spans)):
             selective_kernels.backward[self.grid](
                 dy, self.u, self.delta, self.A, self.B, self.C, self.skip, self.z, marks, kept, carried,
-                du, d_delta, dA, shares, d_skip, dz, self.T, segments, self.cut.length, span, phase,
+                du, d_delta, dA, shares, d_skip, dz, *self.lengths, span, phase,
                 *dy.stride()[:2], *self.strides, **self.modes,
             )  # fmt: skip
             torch.sum(shares, 1, out=sums[:, :, :, phase * span : (phase + 1) * span])
-        dB, dC = sums[:, :, :, : self.cut.length].flatten(2, 3)[:, :, : self.T].unbind(1)
-        firsts = carried.view(self.batch, segments, self.D, N)[:, 0]
-        return du, d_delta, dA.sum((0, 1)), dB, dC, d_skip.sum((0, 1)), dz, firsts
+        dB, dC = self._by_token(sums).unbind(1)
+        return du, d_delta, dA.sum(0), dB, dC, d_skip.sum(0), dz, self.cut.first(carried)
+
+    def _by_token(self, sums: Tensor) -> Tensor:
+        """What was summed by segment, B 2 segments tokens N, along T."""
+        if self.cut.table is None:
+            return sums[:, :, :, : self.cut.length].flatten(2, 3)[:, :, : self.T]
+        begin, stop = self.cut.table[:, :2].T.contiguous()
+        token = torch.arange(self.T, device=sums.device)
+        segment = torch.searchsorted(stop, token, right=True)
+        return sums.flatten(2, 3)[:, :, segment * sums.shape[3] + token - begin[segment]]
 
     def _carry_back(self, dy: Tensor) -> tuple[Tensor, Tensor]:
         """R at each segment's start, from zero at its end, and the sum of Δ over it."""
-        firsts = self.state(self.cut.segments)
-        steps = firsts.new_empty(self.batch, self.cut.segments, self.D)
+        carried = self.state(self.cut.parts)
+        steps = carried.new_empty(self.cut.parts, self.D)
         selective_kernels.carry_back[self.grid](
-            dy, self.delta, self.A, self.C, self.z, firsts, steps, self.T, self.cut.segments, self.cut.length,
+            dy, self.delta, self.A, self.C, self.z, carried, steps, *self.lengths,
             *dy.stride()[:2], *self.strides[2:4], *self.strides[6:],
             **self.sizes, U=self.cut.ahead, GATED=self.z is not None,
         )  # fmt: skip
-        return firsts, steps
+        return carried, steps
 
 
 def _wide(x: Tensor | None) -> Tensor | None:
@@ -146,10 +167,11 @@ def fused_selective_scan(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
+    cu_seqlens: Tensor | None,
     marked: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state, and the state before each span of tokens (empty where it is not asked for)."""
-    scan = _Scan(u, delta, A, B, C, skip, z)
+    scan = _Scan(u, delta, A, B, C, skip, z, cu_seqlens)
     y, marks = u.new_empty(u.shape), scan.marks() if marked else None
     final = scan.forward(start, y, marks)
     return y, final, final.new_empty(0) if marks is None else marks
@@ -167,10 +189,11 @@ def fused_selective_scan_backward(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
+    cu_seqlens: Tensor | None,
     marks: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients in the order of the inputs; empty where there is no such input."""
-    scan = _Scan(u, delta, A, B, C, skip, z)
+    scan = _Scan(u, delta, A, B, C, skip, z, cu_seqlens)
     dy = torch.zeros_like(u) if dy is None else unit_stride(dy)
     du, d_delta, dA, dB, dC, d_skip, dz, d_start = scan.backward(dy, d_final, marks)
     return (
@@ -194,10 +217,12 @@ def _(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
+    cu_seqlens: Tensor | None,
     marked: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    final = u.new_empty((len(u), *A.shape), dtype=torch.float32)
-    marks = _Scan(u, delta, A, B, C, skip, z).marks() if marked else final.new_empty(0)
+    sequences = len(u) if cu_seqlens is None else len(cu_seqlens) - 1
+    final = u.new_empty((sequences, *A.shape), dtype=torch.float32)
+    marks = _Scan(u, delta, A, B, C, skip, z, cu_seqlens).marks() if marked else final.new_empty(0)
     return u.new_empty(u.shape), final, marks
 
 
@@ -213,6 +238,7 @@ def _(
     skip: Tensor | None,
     z: Tensor | None,
     start: Tensor | None,
+    cu_seqlens: Tensor | None,
     marks: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     optional = (u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (skip, z, start))
@@ -226,9 +252,9 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Any) -> tuple:
-    *inputs, marks = ctx.saved_tensors
-    grads = fused_selective_scan_backward(dy, d_final, *inputs, marks)
-    return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None
+    *inputs, cu_seqlens, marks = ctx.saved_tensors
+    grads = fused_selective_scan_backward(dy, d_final, *inputs, cu_seqlens, marks)
+    return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None, None
 
 
 fused_selective_scan.register_autograd(_differentiate, setup_context=_keep)

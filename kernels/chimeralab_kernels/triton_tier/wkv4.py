@@ -22,8 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier.launch import unit_stride
-from chimeralab_kernels.triton_tier.time_rows import Walk, present, rows, walk
+from chimeralab_kernels.triton_tier.time_rows import Walk, piece, pieces, present, rows, walk
 from chimeralab_kernels.triton_tier.tunings import WKV4
 
 NOTHING = tl.constexpr(-1e30)  # the scale of an empty sum
@@ -40,15 +41,16 @@ def _sums(at, D, channel):
 
 @triton.jit
 def _forward(
-    k, v, decay, bonus, start, y, log_z, ends, T, segments, length, k_b, k_t, v_b, v_t,
-    D: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, STARTS: tl.constexpr, OUTPUT: tl.constexpr,
+    k, v, decay, bonus, start, y, log_z, ends, table, T, segments, length, k_b, k_t, v_b, v_t,
+    D: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, PACKED: tl.constexpr,
+    STARTS: tl.constexpr, OUTPUT: tl.constexpr,
 ):  # fmt: skip
     blocks: tl.constexpr = (D + BD - 1) // BD
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     part = tl.program_id(0) // blocks
-    b = (part // segments).to(tl.int64)
-    begin = (part % segments * length).to(tl.int64)
-    stop = tl.minimum(begin + length, T)
+    b, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
+    if PACKED:
+        length = stop - begin
     here = channel < D
     w = tl.load(decay + channel, here, 0.0).to(tl.float32)
     u = tl.load(bonus + channel, here, 0.0).to(tl.float32)
@@ -84,25 +86,27 @@ def _forward(
 
 @triton.jit
 def _join(
-    ends, decay, start, met, T, segments, length,
-    D: tl.constexpr, BD: tl.constexpr, STARTS: tl.constexpr,
+    ends, decay, start, met, firsts, table, T, segments, length,
+    D: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr, STARTS: tl.constexpr,
 ):  # fmt: skip
     """The state that each segment meets."""
     channel = tl.program_id(1) * BD + tl.arange(0, BD)
-    b = tl.program_id(0).to(tl.int64)
+    sequence = tl.program_id(0).to(tl.int64)
     here = channel < D
     w = tl.load(decay + channel, here, 0.0).to(tl.float32)
     num, den = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     top = tl.full((BD,), NOTHING, tl.float32)
     if STARTS:
-        num, den, top = _sums(start + b * 3 * D, D, channel)
-    for segment in range(segments):
-        at = met + (b * segments + segment) * 3 * D + channel
+        num, den, top = _sums(start + sequence * 3 * D, D, channel)
+    first, last = pieces(firsts, sequence, segments, PACKED)
+    for part in range(first, last):
+        at = met + part * 3 * D + channel
         tl.store(at, num, here)
         tl.store(at + D, den, here)
         tl.store(at + 2 * D, top, here)
-        own_num, own_den, own_top = _sums(ends + (b * segments + segment) * 3 * D, D, channel)
-        top += w * tl.minimum(length, T - segment * length)
+        own_num, own_den, own_top = _sums(ends + part * 3 * D, D, channel)
+        _, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
+        top += w * (stop - begin).to(tl.float32)
         scale = tl.maximum(top, own_top)
         old, new = tl.exp(top - scale), tl.exp(own_top - scale)
         num, den, top = old * num + new * own_num, old * den + new * own_den, scale
@@ -129,17 +133,18 @@ def _store_gradients(at, n, d, n1, d1, p, D, channel):
 
 @triton.jit
 def _backward(
-    dy, y, log_z, k, v, decay, bonus, end, dk, dv, sums, starts, T, segments, length,
+    dy, y, log_z, k, v, decay, bonus, end, dk, dv, sums, starts, table, T, segments, length,
     dy_b, dy_t, k_b, k_t, v_b, v_t,
-    D: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, ENDS: tl.constexpr, OUTPUT: tl.constexpr,
+    D: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, PACKED: tl.constexpr,
+    ENDS: tl.constexpr, OUTPUT: tl.constexpr,
 ):  # fmt: skip
     """`sums`, B·segments 2 D: each program's share of dw and du."""
     blocks: tl.constexpr = (D + BD - 1) // BD
     channel = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     part = tl.program_id(0) // blocks
-    b = (part // segments).to(tl.int64)
-    begin = (part % segments * length).to(tl.int64)
-    stop = tl.minimum(begin + length, T)
+    b, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
+    if PACKED:
+        length = stop - begin
     here = channel < D
     w = tl.load(decay + channel, here, 0.0).to(tl.float32)
     u = tl.load(bonus + channel, here, 0.0).to(tl.float32)
@@ -184,22 +189,27 @@ def _backward(
 
 
 @triton.jit
-def _join_backward(starts, decay, end, met, T, segments, length, D: tl.constexpr, BD: tl.constexpr, ENDS: tl.constexpr):
+def _join_backward(
+    starts, decay, end, met, firsts, table, T, segments, length,
+    D: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr, ENDS: tl.constexpr,
+):  # fmt: skip
     """What each segment is given by those after it."""
     channel = tl.program_id(1) * BD + tl.arange(0, BD)
-    b = tl.program_id(0).to(tl.int64)
+    sequence = tl.program_id(0).to(tl.int64)
     w = tl.load(decay + channel, channel < D, 0.0).to(tl.float32)
     n, d = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     n1, d1 = tl.zeros((BD,), tl.float32), tl.zeros((BD,), tl.float32)
     p = tl.full((BD,), NOTHING, tl.float32)
     if ENDS:
-        n, d, n1, d1, p = _gradients(end + b * 5 * D, D, channel)
-    for i in range(segments):
-        segment = segments - 1 - i
-        at = (b * segments + segment) * 5 * D
+        n, d, n1, d1, p = _gradients(end + sequence * 5 * D, D, channel)
+    first, last = pieces(firsts, sequence, segments, PACKED)
+    for i in range(first, last):
+        part = first + last - 1 - i
+        at = part * 5 * D
         _store_gradients(met + at, n, d, n1, d1, p, D, channel)
         own_n, own_d, own_n1, own_d1, own_p = _gradients(starts + at, D, channel)
-        tokens = tl.minimum(length, T - segment * length)
+        _, begin, stop, _, _, _ = piece(table, part, segments, length, T, PACKED)
+        tokens = (stop - begin).to(tl.float32)
         p += w * tokens
         scale = tl.maximum(p, own_p)
         old, new = tl.exp(p - scale), tl.exp(own_p - scale)
@@ -212,36 +222,41 @@ def wkv4(
     v: Tensor,  # B T D
     decay: Tensor,  # D
     bonus: Tensor,  # D
-    initial_state: Tensor | None = None,  # B 3 D
-    cu_seqlens: None = None,
+    initial_state: Tensor | None = None,  # B 3 D; packed, one a sequence
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    y, final, _ = fused_wkv4(k, v, decay, bonus, initial_state)
+    if cu_seqlens is not None:
+        check_offsets(cu_seqlens, v)
+    y, final, _ = fused_wkv4(k, v, decay, bonus, initial_state, cu_seqlens)
     return y, final
 
 
 @torch.library.custom_op("chimeralab::fused_wkv4", mutates_args=())
 def fused_wkv4(
-    k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor, start: Tensor | None
+    k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor, start: Tensor | None, cu_seqlens: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state and log z."""
-    y, _, log_z = _outputs(v)
+    y, _, log_z = _outputs(v, cu_seqlens)
     k, v, start = unit_stride(k), unit_stride(v), None if start is None else start.contiguous()
     decay, bonus = decay.contiguous(), bonus.contiguous()
-    (B, T, D), cut = v.shape, _walk(v)
-    ends = v.new_empty((B, cut.segments, 3, D), dtype=torch.float32)
-    where = (T, cut.segments, cut.length, *k.stride()[:2], *v.stride()[:2])
-    grid, sizes = (cut.blocks * cut.segments * B,), {"D": D, "BD": cut.block, "num_warps": 1}
-    if cut.segments > 1:
+    (_, T, D), cut = v.shape, _walk(v, cu_seqlens)
+    ends = v.new_empty((cut.parts, 3, D), dtype=torch.float32)
+    lengths = (cut.table, T, cut.segments, cut.length)
+    where = (*lengths, *k.stride()[:2], *v.stride()[:2])
+    grid, sizes = (cut.blocks * cut.parts,), {"D": D, "BD": cut.block, "PACKED": cut.packed, "num_warps": 1}
+    if cut.joined:
         met = torch.empty_like(ends)
         _forward[grid](
             k, v, decay, bonus, None, y, log_z, ends, *where, **sizes, U=cut.ahead, STARTS=False, OUTPUT=False
         )
-        _join[(B, cut.blocks)](ends, decay, start, met, T, cut.segments, cut.length, **sizes, STARTS=start is not None)
+        _join[(cut.sequences, cut.blocks)](
+            ends, decay, start, met, cut.firsts, *lengths, **sizes, STARTS=start is not None
+        )
         start = met
     _forward[grid](
         k, v, decay, bonus, start, y, log_z, ends, *where, **sizes, U=cut.ahead, STARTS=start is not None, OUTPUT=True
     )
-    return y, ends[:, -1].contiguous(), log_z
+    return y, cut.last(ends), log_z
 
 
 @torch.library.custom_op("chimeralab::fused_wkv4_backward", mutates_args=())
@@ -253,55 +268,61 @@ def fused_wkv4_backward(
     decay: Tensor,
     bonus: Tensor,
     start: Tensor | None,
+    cu_seqlens: Tensor | None,
     y: Tensor,
     final: Tensor,
     log_z: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dy = torch.zeros_like(v) if dy is None else unit_stride(dy)
     k, v, w = unit_stride(k), unit_stride(v), decay.contiguous()
-    (B, T, D), cut = v.shape, _walk(v)
+    (_, T, D), cut = v.shape, _walk(v, cu_seqlens)
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
-    sums = v.new_empty((B, cut.segments, 2, D), dtype=torch.float32)
-    starts = v.new_empty((B, cut.segments, 5, D), dtype=torch.float32)
+    sums = v.new_empty((cut.parts, 2, D), dtype=torch.float32)
+    starts = v.new_empty((cut.parts, 5, D), dtype=torch.float32)
     end = None
     if d_final is not None:  # N and D, nothing of their derivatives, and the scale of what they multiply
         nothing = torch.zeros_like(d_final[:, :2])
         end = torch.cat([d_final[:, :2], nothing, -final[:, 2:]], 1).contiguous()
-    where = (T, cut.segments, cut.length, *dy.stride()[:2], *k.stride()[:2], *v.stride()[:2])
-    grid, sizes = (cut.blocks * cut.segments * B,), {"D": D, "BD": cut.block, "num_warps": 1}
+    lengths = (cut.table, T, cut.segments, cut.length)
+    where = (*lengths, *dy.stride()[:2], *k.stride()[:2], *v.stride()[:2])
+    grid, sizes = (cut.blocks * cut.parts,), {"D": D, "BD": cut.block, "PACKED": cut.packed, "num_warps": 1}
     inputs = (dy, y, log_z, k, v, w, bonus.contiguous())
-    if cut.segments > 1:
+    if cut.joined:
         met = torch.empty_like(starts)
         _backward[grid](*inputs, None, dk, dv, sums, starts, *where, **sizes, U=cut.ahead, ENDS=False, OUTPUT=False)
-        _join_backward[(B, cut.blocks)](starts, w, end, met, T, cut.segments, cut.length, **sizes, ENDS=end is not None)
+        _join_backward[(cut.sequences, cut.blocks)](
+            starts, w, end, met, cut.firsts, *lengths, **sizes, ENDS=end is not None
+        )
         end = met
     _backward[grid](*inputs, end, dk, dv, sums, starts, *where, **sizes, U=cut.ahead, ENDS=end is not None, OUTPUT=True)
-    d_decay, d_bonus = (sums[:, :, i].sum((0, 1)) for i in range(2))
+    d_decay, d_bonus = (sums[:, i].sum(0) for i in range(2))
     d_start = v.new_empty(0)
     if start is not None:
-        n, d, n1, d1, p = starts[:, 0].unbind(1)
+        n, d, n1, d1, p = cut.first(starts).unbind(1)
         factor = torch.exp(p + start[:, 2].clamp(min=-1e30))
         d_decay = d_decay + (factor * (start[:, 0] * n1 + start[:, 1] * d1)).sum(0)
         d_start = torch.stack([factor * n, factor * d, torch.zeros_like(n)], 1).to(start.dtype)
     return dk, dv, d_decay.to(decay.dtype), d_bonus.to(bonus.dtype), d_start
 
 
-def _walk(v: Tensor) -> Walk:
-    return walk(v, v.shape[2], block=64, warps=24, tuning=WKV4)
+def _walk(v: Tensor, cu_seqlens: Tensor | None) -> Walk:
+    return walk(v, v.shape[2], cu_seqlens, block=64, warps=24, tuning=WKV4)
 
 
-def _outputs(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B, _, D = v.shape
+def _outputs(v: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    sequences = len(v) if cu_seqlens is None else len(cu_seqlens) - 1
     return (
         v.new_empty(v.shape),
-        v.new_empty((B, 3, D), dtype=torch.float32),
+        v.new_empty((sequences, 3, v.shape[2]), dtype=torch.float32),
         v.new_empty(v.shape, dtype=torch.float32),
     )
 
 
 @fused_wkv4.register_fake
-def _(k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(v)
+def _(
+    k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor, start: Tensor | None, cu_seqlens: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _outputs(v, cu_seqlens)
 
 
 @fused_wkv4_backward.register_fake
@@ -313,6 +334,7 @@ def _(
     decay: Tensor,
     bonus: Tensor,
     start: Tensor | None,
+    cu_seqlens: Tensor | None,
     y: Tensor,
     final: Tensor,
     log_z: Tensor,
@@ -327,9 +349,8 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, *_: Any) -> tuple:
-    k, v, decay, bonus, start, *outputs = ctx.saved_tensors
-    *grads, d_start = fused_wkv4_backward(dy, d_final, k, v, decay, bonus, start, *outputs)
-    return *grads, None if start is None else d_start
+    *grads, d_start = fused_wkv4_backward(dy, d_final, *ctx.saved_tensors)
+    return *grads, None if ctx.saved_tensors[4] is None else d_start, None
 
 
 fused_wkv4.register_autograd(_differentiate, setup_context=_keep)
