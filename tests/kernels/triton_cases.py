@@ -134,6 +134,15 @@ def test_gated_linear_attention_reads_strided_inputs() -> None:
         assert torch.equal(actual, expected)
 
 
+@pytest.mark.parametrize("T", [1, 20])
+def test_gated_linear_attention_reads_a_strided_bonus(T: int) -> None:
+    inputs = gla_inputs("channel", T, B=1, H=2, K=16, V=16, bonus=True)
+    inputs = {name: x.to(DEVICE).float() for name, x in inputs.items()}
+    wider = inputs | {"bonus": torch.cat([inputs["bonus"], inputs["bonus"].exp()], -1)[:, :16]}
+    for actual, expected in zip(TRITON[GLA].function(**wider), TRITON[GLA].function(**inputs), strict=True):
+        assert torch.equal(actual, expected)
+
+
 @pytest.mark.parametrize("with_everything", [False, True])
 def test_scalar_gla_is_a_sound_operator(with_everything: bool) -> None:
     from chimeralab_kernels.triton_tier.scalar_gla import scalar_gla

@@ -56,7 +56,7 @@ def gated_linear_attention(
                 _fill(k[..., channels], key_dim),
                 _fill(v[..., columns], value_dim),
                 g if g is None or g.dim() == 3 else _fill(g[..., channels], key_dim),
-                None if bonus is None else _fill(bonus[:, channels], key_dim),
+                None if bonus is None else _fill(bonus[:, channels], key_dim).contiguous(),
                 None if state is None else _fill(state, value_dim, key_dim),
                 cu_seqlens,
                 scale,
