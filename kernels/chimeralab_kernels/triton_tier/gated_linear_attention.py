@@ -15,6 +15,7 @@ from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier.channel_gla import channel_gla
 from chimeralab_kernels.triton_tier.gla_plan import power_of_two
 from chimeralab_kernels.triton_tier.gla_step import gla_step
+from chimeralab_kernels.triton_tier.launch import differentiated
 from chimeralab_kernels.triton_tier.scalar_gla import scalar_gla
 
 LARGEST = 256
@@ -37,7 +38,7 @@ def gated_linear_attention(
         g = g.expand(B, T, H)
     if cu_seqlens is not None:
         check_offsets(cu_seqlens, v)
-    elif T == 1 and not _differentiated(q, k, v, g, bonus, initial_state):
+    elif T == 1 and not differentiated(q, k, v, g, bonus, initial_state):
         return gla_step(q, k, v, g, bonus, initial_state, scale)
     if bonus is not None and g is None:
         g = v.new_zeros((), dtype=torch.float32)
@@ -100,10 +101,6 @@ def _whole(
     else:
         y, final, _ = scalar_gla(q, k, v, g, initial, cu_seqlens, scale)
     return y, final
-
-
-def _differentiated(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def _fill(x: Tensor, columns: int, rows: int | None = None) -> Tensor:

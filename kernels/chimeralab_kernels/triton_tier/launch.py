@@ -32,3 +32,8 @@ def rows_of(x: Tensor) -> Tensor:
 def unit_stride(x: Tensor) -> Tensor:
     """x with its last dimension contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def differentiated(*tensors: Tensor | None) -> bool:
+    """Whether a call needs its gradients."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier import selective_kernels
-from chimeralab_kernels.triton_tier.launch import power_of_two, unit_stride
+from chimeralab_kernels.triton_tier.launch import differentiated, power_of_two, unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, walk
 
 SPAN = 256
@@ -36,8 +36,7 @@ def selective_scan(
     if cu_seqlens is not None:
         check_offsets(cu_seqlens, u)
     inputs = (u, delta, A, B, C, skip, z, initial_state)
-    marks = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    return fused_selective_scan(*inputs, cu_seqlens, marks)[:2]
+    return fused_selective_scan(*inputs, cu_seqlens, differentiated(*inputs))[:2]
 
 
 class _Scan:

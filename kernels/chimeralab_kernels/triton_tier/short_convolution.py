@@ -18,7 +18,8 @@ from torch import Tensor
 
 from chimeralab_kernels.checks import check_choice
 from chimeralab_kernels.packing import check_offsets
-from chimeralab_kernels.triton_tier.launch import unit_stride
+from chimeralab_kernels.triton_tier.convolution_step import convolution_step
+from chimeralab_kernels.triton_tier.launch import differentiated, unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, piece, present, rows, walk
 from chimeralab_kernels.triton_tier.tunings import SHORT_CONVOLUTION
 
@@ -142,6 +143,8 @@ def short_convolution(
     check_choice("short_convolution", "activation", activation, (None, "silu"))
     if cu_seqlens is not None:
         check_offsets(cu_seqlens, x)
+    elif x.shape[1] == 1 and not differentiated(x, weight, bias, initial_state):
+        return convolution_step(x, weight, bias, initial_state, activation == "silu")
     y = fused_convolution(x, weight, bias, initial_state, cu_seqlens, activation == "silu")
     before, sequences = weight.shape[1] - 1, len(x) if cu_seqlens is None else len(cu_seqlens) - 1
     start = x.new_zeros(sequences, before, x.shape[2]) if initial_state is None else initial_state.to(x.dtype)

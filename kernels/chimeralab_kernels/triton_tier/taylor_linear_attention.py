@@ -18,10 +18,11 @@ from torch.utils.flop_counter import register_flop_formula
 from chimeralab import ops
 from chimeralab_kernels.taylor import taylor_features
 from chimeralab_kernels.triton_tier.gated_linear_attention import gated_linear_attention
-from chimeralab_kernels.triton_tier.launch import power_of_two, unit_stride
+from chimeralab_kernels.triton_tier.launch import differentiated, power_of_two, unit_stride
 from chimeralab_kernels.triton_tier.machine import INTERPRETED
 from chimeralab_kernels.triton_tier.taylor_gradients import gradient_of_keys, gradient_of_queries
 from chimeralab_kernels.triton_tier.taylor_kernels import moments, outputs, running, slopes
+from chimeralab_kernels.triton_tier.taylor_step import taylor_step
 
 WIDEST = 128
 """Values of a head that one program holds."""
@@ -60,10 +61,8 @@ def taylor_linear_attention(
     v: Tensor,  # B T H V
     initial_state: Tensor | None = None,  # B H K V+1
 ) -> tuple[Tensor, Tensor]:
-    tensors = (q, k, v, initial_state)
-    differentiated = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    if v.shape[1] == 1 and not differentiated:  # its features are few bytes beside the state
-        return by_features(q.float(), k.float(), v, initial_state)
+    if v.shape[1] == 1 and not differentiated(q, k, v, initial_state):
+        return taylor_step(q, k, v, initial_state)
     if not INTERPRETED:  # the kernels in chunks have not been right at all sizes on a GPU; docs/kernels.md
         return by_features(q, k, v, initial_state)
     return in_chunks(q, k, v, initial_state)
