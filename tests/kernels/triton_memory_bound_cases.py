@@ -119,7 +119,9 @@ def test_the_loss_agrees_in_several_blocks_of_rows(monkeypatch: pytest.MonkeyPat
     from chimeralab_kernels.triton_tier import linear_cross_entropy
 
     monkeypatch.setattr(linear_cross_entropy, "ROWS", 5)  # 18 rows: blocks of 5, 5, 5 and 3
-    check("linear_cross_entropy", *inputs_of("linear_cross_entropy", 9))
+    inputs, others = inputs_of("linear_cross_entropy", 9)
+    check("linear_cross_entropy", inputs, others)
+    check("linear_cross_entropy", inputs, others | {"reduction": "sum"})
 
 
 def test_a_selective_scan_agrees_over_several_spans(monkeypatch: pytest.MonkeyPatch) -> None:

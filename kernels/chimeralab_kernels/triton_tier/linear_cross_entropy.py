@@ -4,11 +4,12 @@ The loss is one number, so its gradients are known up to that number's own as so
 goes through
 
     logits = h Wᵀ
-    logits ← share · (softmax(logits) (1 + 2 z log Z) − onehot)
-    dh = logits W        dW += logitsᵀ h
+    logits ← softmax(logits) (1 + 2 z log Z) − onehot, or 0 where the target is ignored
+    dh = logits W        dW += logitsᵀ h / M
 
 with the middle step one kernel that works in place. The three matrix products are the library's; nothing is computed
-twice. Without gradients the kernel leaves the logits as they are.
+twice. Without gradients the kernel leaves the logits as they are. These are slopes of the sum over rows, dW over their
+number: in float16 those of the mean would be lost below its range, and a sum over rows above it.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ BLOCKS = 16
 
 @triton.jit
 def _loss_and_slope(
-    logits, target, share, loss, V, z_loss, row_stride, BV: tl.constexpr, SLOPE: tl.constexpr, Z: tl.constexpr
+    logits, target, counted, loss, V, z_loss, row_stride, BV: tl.constexpr, SLOPE: tl.constexpr, Z: tl.constexpr
 ):
-    """One program a row: its loss, and, in place of its logits, the gradient of share · loss."""
+    """One program a row: its loss, and, in place of its logits, the gradient; zeros for a row that is not counted."""
     row = tl.program_id(0).to(tl.int64)
     line = logits + row * row_stride
     column = tl.arange(0, BV)
-    weight = tl.load(share + row)
+    weight = tl.load(counted + row)
     word = tl.load(target + row)
     top = tl.full((BV,), -float("inf"), tl.float32)
     total = tl.zeros((BV,), tl.float32)
@@ -75,19 +76,17 @@ def linear_cross_entropy(
 ) -> Tensor:
     check_choice("linear_cross_entropy", "reduction", reduction, ("mean", "sum"))
     counted = target != ignore_index
-    share = counted.to(torch.float32)
-    if reduction == "mean":
-        share = share / counted.sum().clamp(min=1)
     target = target.where(counted, 0)
     slopes = torch.is_grad_enabled() and (h.requires_grad or weight.requires_grad)
-    return loss_with_gradients(h, weight, target, share, z_loss, slopes)[0]
+    loss = loss_with_gradients(h, weight, target, counted.to(torch.float32), z_loss, slopes)[0]
+    return loss / counted.sum().clamp(min=1) if reduction == "mean" else loss
 
 
 @torch.library.custom_op("chimeralab::fused_linear_cross_entropy", mutates_args=())
 def loss_with_gradients(
-    h: Tensor, weight: Tensor, target: Tensor, share: Tensor, z_loss: float, slopes: bool
+    h: Tensor, weight: Tensor, target: Tensor, counted: Tensor, z_loss: float, slopes: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, dh and dW for a gradient of 1; the last two are empty without `slopes`."""
+    """The sum of the losses, dh, and dW over the rows' number, for a gradient of 1; empty without `slopes`."""
     M, V = len(h), len(weight)
     words = weight.to(h.dtype)
     loss = h.new_empty(M, dtype=torch.float32)
@@ -101,17 +100,16 @@ def loss_with_gradients(
         block = h[first : first + rows]
         held = torch.mm(block, words.T, out=logits[: len(block)])
         _loss_and_slope[(len(block),)](
-            held, target[first:], share[first:], loss[first:], V, z_loss, held.stride(0),
+            held, target[first:], counted[first:], loss[first:], V, z_loss, held.stride(0),
             BV=min(4096, triton.next_power_of_2(V)), SLOPE=slopes, Z=z_loss != 0, num_warps=8,
         )  # fmt: skip
         if slopes:
             torch.mm(held, words, out=dh[first : first + rows])
             if d_weight.dtype == held.dtype:
-                torch.addmm(d_weight, held.T, block, beta=float(first > 0), out=d_weight)
-            elif first:
-                d_weight += held.T @ block
+                torch.addmm(d_weight, held.T, block, beta=float(first > 0), alpha=1 / M, out=d_weight)
             else:
-                d_weight.copy_(held.T @ block)
+                part = torch.addmm(held.new_zeros(()), held.T, block, beta=0, alpha=1 / M)
+                d_weight = d_weight.copy_(part) if first == 0 else d_weight.add_(part)
     return loss.sum(), dh, d_weight
 
 
@@ -123,13 +121,14 @@ def _slopes(h: Tensor, weight: Tensor, slopes: bool) -> tuple[Tensor, Tensor]:
 
 @loss_with_gradients.register_fake
 def _(
-    h: Tensor, weight: Tensor, target: Tensor, share: Tensor, z_loss: float, slopes: bool
+    h: Tensor, weight: Tensor, target: Tensor, counted: Tensor, z_loss: float, slopes: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return h.new_empty((), dtype=torch.float32), *_slopes(h, weight, slopes)
 
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output[1:])
+    ctx.rows = len(inputs[0])
     ctx.set_materialize_grads(False)
 
 
@@ -138,14 +137,26 @@ def _differentiate(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
     if d_loss is None:
         return (None,) * 6
     if torch.compiler.is_compiling():
-        return dh * d_loss.to(dh.dtype), d_weight * d_loss.to(d_weight.dtype), None, None, None, None
+        return dh * d_loss, d_weight * (d_loss * ctx.rows), None, None, None, None
     # In place: copies would be the peak of a step's memory. Autograd refuses a second backward pass through here.
-    return dh.mul_(d_loss), d_weight.mul_(d_loss), None, None, None, None
+    return _multiply(dh, d_loss), _multiply(d_weight, d_loss * ctx.rows), None, None, None, None
+
+
+@triton.jit
+def _times(x, factor, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x + at, tl.load(x + at, at < n, 0.0).to(tl.float32) * tl.load(factor), at < n)
+
+
+def _multiply(x: Tensor, factor: Tensor) -> Tensor:
+    """x times a number of the device, in place and in float32: torch would round the number to x's dtype first."""
+    _times[(-(-x.numel() // 4096),)](x, factor.to(torch.float32), x.numel(), BLOCK=4096, num_warps=8)
+    return x
 
 
 loss_with_gradients.register_autograd(_differentiate, setup_context=_keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.fused_linear_cross_entropy)
-def _flops(h: Any, weight: Any, target: Any, share: Any, z_loss: float, slopes: bool, **_: Any) -> int:
+def _flops(h: Any, weight: Any, target: Any, counted: Any, z_loss: float, slopes: bool, **_: Any) -> int:
     return (6 if slopes else 2) * h[0] * h[1] * weight[0]
