@@ -124,8 +124,9 @@ def walk(
     block = min(power_of_two(channels), block)
     blocks = -(-channels // block)
     wanted = max(1, warps * processors(x) // (B * blocks))
-    length = max(shortest, -(-T // wanted))
-    length = -(-length // 8) * 8
+    ahead = min(ahead, power_of_two(T))  # one token is one step, not eight of which seven do nothing
+    length = min(max(shortest, -(-T // wanted)), T)
+    length = -(-length // ahead) * ahead
     if cu_seqlens is None:
         return Walk(block, blocks, length, -(-T // length), ahead, B, B)
     sequences = len(cu_seqlens) - 1
