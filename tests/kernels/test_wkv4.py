@@ -76,6 +76,6 @@ def test_it_continues_from_its_state(tier) -> None:
 
 def test_packed_sequences_stay_apart() -> None:
     x = inputs(30, B=1, state=False)
-    x["initial_state"] = inputs(1, B=3)["initial_state"]
-    x["cu_seqlens"] = torch.tensor([0, 1, 18, 30], dtype=torch.int32)
+    x["initial_state"] = inputs(1, B=4)["initial_state"]
+    x["cu_seqlens"] = torch.tensor([0, 1, 1, 18, 30], dtype=torch.int32)
     assert_agree(outputs_and_gradients(wkv4, x), outputs_and_gradients(reference, x), 1e-11)

@@ -31,10 +31,10 @@ def wkv4(
         if state is None:
             state = ops.wkv4_state(len(v), v.shape[2], device=v.device, dtype=dtype)
         state = state.to(dtype)
-        if v.shape[1] == 0:
-            return v, state
-        output, k, v = v.dtype, k.to(dtype), v.to(dtype)
         sums, first = state[:, :2], state[:, 2:].detach()
+        if v.shape[1] == 0:
+            return v, torch.cat([sums, first], 1)
+        output, k, v = v.dtype, k.to(dtype), v.to(dtype)
         top = _largest(k.detach(), w.detach(), first)
         before = torch.cat([first, top[:, :-1]], 1)
         new = (k - top).exp()
