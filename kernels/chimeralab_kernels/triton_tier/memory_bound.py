@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chimeralab import Kernel
 from chimeralab_kernels.triton_tier import tunings
-from chimeralab_kernels.triton_tier.machine import DTYPES, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, INTERPRETED, UNSEEN, machine_lacks
 
 WIDEST = 16384
 """Columns of a row that one program holds."""
@@ -35,6 +35,7 @@ def kernels() -> list[Kernel]:
         ),
         _kernel("selective_scan", _selective_scan, _selective_scan_unsupported, "Mamba (arXiv 2312.00752)"),
         _kernel("wkv4", _wkv4, _wkv4_unsupported, "RWKV (arXiv 2305.13048)"),
+        _kernel("rnn_scan", _rnn_scan, _rnn_scan_unsupported),
         _kernel(
             "linear_cross_entropy",
             _linear_cross_entropy,
@@ -94,6 +95,12 @@ def _wkv4(*args: Any, **named: Any) -> Any:
     from chimeralab_kernels.triton_tier.wkv4 import wkv4
 
     return wkv4(*args, **named)
+
+
+def _rnn_scan(*args: Any, **named: Any) -> Any:
+    from chimeralab_kernels.triton_tier.rnn_step import rnn_scan
+
+    return rnn_scan(*args, **named)
 
 
 def _linear_cross_entropy(*args: Any, **named: Any) -> Any:
@@ -174,6 +181,23 @@ def _wkv4_unsupported(
     cu_seqlens: Tensor | None = None,
 ) -> str | None:
     return _dtypes(k, v, decay, bonus, initial_state)
+
+
+def _rnn_scan_unsupported(
+    x: Tensor,
+    weight: Tensor,
+    cell: str,
+    bias: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> str | None:
+    if x.shape[1] != 1 or cu_seqlens is not None:
+        return "takes one token, as in decoding"
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, initial_state)):
+        return "has no gradients"
+    if not INTERPRETED:
+        return UNSEEN
+    return _dtypes(x, weight, bias, initial_state)
 
 
 def _linear_cross_entropy_unsupported(
