@@ -23,14 +23,16 @@ def error(actual: Tensor, expected: Tensor) -> float:
 def outputs_and_gradients(
     function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Inputs, dtype: torch.dtype = torch.float64
 ) -> Inputs:
-    """Outputs by position, and the gradient of a fixed random projection of them by input name."""
+    """Outputs by position, and the gradient of a fixed random projection of them by input name.
+
+    Its weights are numbers that every dtype has: outputs in half precision meet the same ones as those in float64.
+    """
     leaves = {name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
     results = function(**leaves)
     results = results if isinstance(results, tuple) else (results,)
     generator = torch.Generator().manual_seed(1)
-    loss = sum(
-        (y.double().cpu() * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in results
-    )
+    weights = [torch.randn(y.shape, generator=generator, dtype=torch.float64).bfloat16().double() for y in results]
+    loss = sum((y.double().cpu() * weight).sum() for y, weight in zip(results, weights, strict=True))
     wanted = [name for name, x in leaves.items() if x.requires_grad]
     grads = torch.autograd.grad(loss, [leaves[name] for name in wanted], allow_unused=True)
     found = {f"output {i}": y for i, y in enumerate(results)}

@@ -23,7 +23,7 @@ def _rotate(
     in_half = column < HALF
     c = tl.load(cos + b * c_b + t * c_t + column, in_half, 0.0).to(tl.float32)[None, :]
     s = tl.load(sin + b * s_b + t * s_t + column, in_half, 0.0).to(tl.float32)[None, :] * sign
-    head = tl.program_id(1) * BH + tl.arange(0, BH)
+    head = tl.program_id(1).to(tl.int64) * BH + tl.arange(0, BH)
     here = (head < H)[:, None] & in_half[None, :]
     source = x + b * x_b + t * x_t + head[:, None] * x_h + column[None, :]
     first = tl.load(source, here, 0.0).to(tl.float32)
