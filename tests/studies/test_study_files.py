@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from chimeralab.errors import LabError
 from chimeralab.plugins import registry
+from chimeralab.runs.check import make_task
 from chimeralab.stack.match import quantity
 from chimeralab.studies import StudySpec, read_study
 
@@ -44,6 +46,15 @@ def test_every_study_says_what_runs_it_is_made_of(name: str) -> None:
     assert {"tiny", "paper"} <= set(found.scales)
     assert found.sources
     assert found.published or "no published" in found.text
+
+
+def test_the_characters_of_tiny_shakespeare_have_ids_enough(tmp_path: Path) -> None:
+    characters = "\n !$&',-.3:;?" + string.ascii_letters
+    assert len(characters) == 65
+    text = tmp_path / "input.txt"
+    text.write_text(characters * 4000)
+    sweep = read_study(registry().studies["char-shakespeare"]).sweep_at("tiny", {"task.options.source": str(text)})
+    make_task(sweep.members()[0].spec.task).prepare(tmp_path / "cache")
 
 
 def test_a_scale_is_laid_over_the_study() -> None:
