@@ -35,7 +35,8 @@ def by_matrix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def test_weights_are_the_exponential_to_second_order(tier: object, T: int) -> None:
     x = inputs(T)
     actual = outputs_and_gradients(lambda **x: tier(**x)[0], x)
-    assert_agree(actual, outputs_and_gradients(by_matrix, x), 1e-12)
+    alone = ("d q", "d k") if T == 1 else ()  # one token's output is its value: these are zero, but for rounding
+    assert_agree(actual, outputs_and_gradients(by_matrix, x), 1e-12, alone)
 
 
 @pytest.mark.parametrize("T", [1, 65])
