@@ -21,7 +21,7 @@ from chimeralab.errors import ClusterError
 from chimeralab.scheduling.home import Home
 
 NAMESPACE = "chimeralab"
-START_SECONDS = 90
+START_SECONDS = 240  # a Ray head takes 10 s, and over 60 on a machine whose every core compiles kernels
 KNOCK_SECONDS = 5
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and no settings of ours
 OBJECT_STORE_BYTES = 128 * 2**20  # runs pass events, not tensors, through Ray
