@@ -60,6 +60,13 @@ def test_a_run_is_shown_with_a_table_for_each_curve_and_grid(call: Call, measure
     assert not any(row[:1] == ["test/accuracy@length=64"] for row in shown)
 
 
+def test_a_run_without_a_name_shows_its_pattern_once_and_how_it_came_this_far(call: Call, measured: list[int]) -> None:
+    shown = lines(call("show", str(measured[0])).out)
+    assert shown.count(["attention"]) == 1
+    told = [line[1:] for line in shown if line and line[0].count(":") == 2]
+    assert told[:2] == [["queued"], ["queued", "→", "starting"]]
+
+
 def test_compared_runs_stand_side_by_side(call: Call, measured: list[int]) -> None:
     first, second = map(str, measured)
     shown = lines(call("compare", first, second).out)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -23,10 +24,23 @@ def block(first_line: str) -> str:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def package(tmp_path: Path) -> Path:
     for name in ("ema_mixer.py", "test_ema.py", "pyproject.toml"):
         (tmp_path / name).write_text(block(f"# {name}"))
-    return install_metadata(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def environment(package: Path) -> dict[str, str]:
+    return install_metadata(package)
+
+
+def test_the_example_is_built_with_its_test_beside_it(package: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "wheels", "."]
+    done = subprocess.run(pip, cwd=package, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (package / "wheels").glob("ema_mixer-*.whl")
+    assert [name for name in ZipFile(wheel).namelist() if name.endswith(".py")] == ["ema_mixer.py"]
 
 
 def test_the_example_composes_with_the_others(environment: dict[str, str]) -> None:

@@ -83,7 +83,8 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
         return
     out.print(f"[bold]run {row.id}[/]  {status(row.status)}  {row.status_reason}")
     out.print(row.name, markup=False)
-    out.print(row.pattern, markup=False, style="dim")
+    if row.pattern != row.name:
+        out.print(row.pattern, markup=False, style="dim")
     out.print(f"step {row.step} of {row.total_steps}, {duration(row.seconds)} of training, attempt {row.attempt}\n")
     last = {name: m.last for name, m in metrics.items()}
     single = plain(last)
@@ -104,7 +105,8 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
     for artifact in artifacts:
         out.print(f"\ncheckpoint {artifact.role}: step {artifact.step}, {size(artifact.bytes)}, {artifact.path}")
     for event in logs:
-        said = event.payload.get("message") or f"{event.payload.get('from')} → {event.payload.get('to')}"
+        steps = (event.payload.get("from"), event.payload.get("to"))
+        said = event.payload.get("message") or " → ".join(step for step in steps if step)
         reason = event.payload.get("reason") or ""
         out.print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {said} {reason}", markup=False, style="dim")
 
