@@ -57,7 +57,7 @@ def test_table_has_a_column_for_each_context() -> None:
 
 def test_points_without_both_measures_are_not_drawn() -> None:
     rows = comparing.rows(comparison(compared(1, loss=2.0), compared(2, loss=3.0, decode_ms={16: 1.0})), 16)
-    assert [trace["name"] for trace in comparing.pareto(rows, "decode_ms", "loss")["data"]] == ["run 2"]
+    assert [trace["name"] for trace in comparing.pareto(rows, "decode_ms", "loss")["data"]] == ["run 2 #2"]
 
 
 LENGTHS = {"test/accuracy@length=64": 0.5, "test/accuracy@length=1024": 0.25, "test/accuracy": 0.75}

@@ -134,7 +134,7 @@ def pareto(table: Sequence[Mapping[str, Any]], x_key: str, y_key: str) -> Figure
                 "mode": "markers",
                 "x": [row[x.key]],
                 "y": [row[y.key]],
-                "name": row["name"],
+                "name": f"{row['name']} #{row['id']}",
                 "marker": marker,
             }
         )

@@ -99,8 +99,15 @@ def _maps(one: Series, labels: Mapping[int, str]) -> Figure:
         layout[f"xaxis{suffix}"] = {"type": "category", "domain": domain, "title": {"text": title(one.axes[1])}}
         layout[f"yaxis{suffix}"] = {"type": "category", "showticklabels": number == 0, "anchor": f"x{suffix}"}
         if len(labels) > 1:
-            at = {"x": sum(domain) / 2, "xref": "paper", "y": 1, "yref": "paper", "yanchor": "bottom"}
-            layout["annotations"].append({"text": escape(labels[run]), "showarrow": False, **at})
+            at = {
+                "x": sum(domain) / 2,
+                "xref": "paper",
+                "xanchor": "center",
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+            }
+            layout["annotations"].append({"text": escape(labels[run]), "share": share, "showarrow": False, **at})
     layout["yaxis"]["title"] = {"text": title(one.axes[0])}
     return {"data": data, "layout": layout}
 

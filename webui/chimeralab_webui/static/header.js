@@ -15,6 +15,8 @@ export function mount({ host, props, send, onReply }) {
         el('span', { class: 'cl-mark', 'aria-hidden': 'true' }, el('i'), el('i'), el('i')), el('span', {}, 'Chimera Lab')),
       el('nav', { class: 'cl-nav', 'aria-label': 'Pages' }, links),
       el('div', { class: 'cl-header-end' }, cluster, toggle)));
+  const current = host.querySelector('[aria-current]'); // on a phone the list of pages scrolls
+  if (current) current.parentElement.scrollLeft = current.offsetLeft - current.parentElement.offsetLeft - 16;
   onReply((reply) => {
     cluster.hidden = false;
     cluster.textContent = reply.text;

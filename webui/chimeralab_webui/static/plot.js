@@ -19,6 +19,7 @@ function themed(layout) {
     gridcolor: token('--cl-line'), zerolinecolor: token('--cl-line'), linecolor: token('--cl-line-strong'), tickcolor: token('--cl-line-strong'),
     ticks: 'outside', ticklen: 4, automargin: true, tickfont: { color: token('--cl-muted') }, exponentformat: 'SI',
   };
+  const standoff = 8; // of a title from the labels, however long they are
   const font = { family: token('--cl-font'), size: 12, color: token('--cl-text') };
   const out = {
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font, autosize: true, uirevision: 'kept',
@@ -27,9 +28,16 @@ function themed(layout) {
     hoverlabel: { bgcolor: token('--cl-surface'), bordercolor: token('--cl-line-strong'), font }, ...layout,
   };
   for (const name of new Set(['xaxis', 'yaxis', ...Object.keys(layout).filter((key) => /^[xy]axis\d+$/.test(key))])) {
-    out[name] = { ...axis, ...layout[name] };
+    out[name] = { ...axis, ...layout[name], title: { standoff, ...layout[name]?.title } };
   }
   return out;
+}
+
+// A title over a `share` of the figure's width loses its middle where it would reach into the next one's.
+function fitted(note, width) {
+  const most = Math.max(5, Math.floor((note.share * width) / 7));
+  if (!note.share || note.text.length <= most) return note;
+  return { ...note, hovertext: note.text, text: `${note.text.slice(0, most - 4)}…${note.text.slice(-3)}` };
 }
 
 class Plot {
@@ -65,7 +73,7 @@ class Plot {
       this.ask();
     }, { data: { control: control.name } });
     this.fields[control.name] = node;
-    this.controls.append(el('label', { class: 'cl-inline' }, el('span', { class: 'cl-label' }, control.label), node));
+    this.controls.append(el('label', { class: 'cl-inline', hidden: !control.options?.length }, el('span', { class: 'cl-label' }, control.label), node));
   }
 
   // The server may say which choices there are (the metrics of a run).
@@ -76,6 +84,7 @@ class Plot {
       node.dataset.offered = JSON.stringify(list);
       node.replaceChildren(...list.map((o) => el('option', { value: o.value ?? o }, String(o.label ?? o))));
       node.value = this.choices[name];
+      node.parentElement.hidden = list.length === 0;
     }
   }
 
@@ -100,7 +109,9 @@ class Plot {
     this.busy = true;
     try {
       const Plotly = await plotly();
-      await Plotly.react(this.area, figure.data.map((trace) => ({ ...trace })), themed(figure.layout || {}), {
+      const layout = themed(figure.layout || {}), within = this.area.clientWidth - 130; // margins, colours
+      layout.annotations = layout.annotations?.map((note) => fitted(note, within));
+      await Plotly.react(this.area, figure.data.map((trace) => ({ ...trace })), layout, {
         responsive: true, displaylogo: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d'],
         toImageButtonOptions: { format: 'svg', filename: 'chimera' },
       });

@@ -2,7 +2,7 @@
 
 import { el } from './dom.js';
 
-const MANY = { mixer: 'mixers', 'feed-forward': 'feed-forwards', task: 'tasks', kernel: 'kernels', preset: 'presets', page: 'pages' };
+const MANY = { mixer: 'mixers', 'feed-forward': 'feed-forwards', task: 'tasks', kernel: 'kernels', preset: 'presets', page: 'pages', study: 'studies' };
 const LOOK = { active: 'cl-ok', broken: 'cl-problem' };
 
 export function mount({ host, send, onReply }) {

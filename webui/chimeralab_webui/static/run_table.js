@@ -60,7 +60,7 @@ class RunTable {
       { key: 'id', headNode: all, class: 'tick', cell: (row) => this.tick(row) },
       { key: 'status', title: 'Status', sort: 'status', class: 'status', shows: (row) => [row.status, row.cancelling, row.reason], cell: (row) => statusBadge(row) },
       { key: 'name', title: 'Run', sort: 'name', class: 'name', shows: (row) => [row.name, row.mixers, row.tags], cell: (row) => [
-        el('a', { href: `/ui/run?id=${row.id}` }, row.name),
+        el('a', { href: `/ui/run?id=${row.id}`, title: row.name }, row.name),
         el('span', { class: 'cl-under' }, miniStrip(row.mixers, this.props.colors), el('span', { class: 'cl-under-id' }, `#${row.id}`), row.tags.map((tag) => el('span', { class: 'cl-tag' }, tag)))] },
       { key: 'task', title: 'Task', sort: 'task', class: 'wide-only', cell: (row) => row.task },
       { key: 'progress', title: 'Progress', sort: 'step', class: 'progress', shows: (row) => [row.step, row.total_steps, row.status], cell: (row) => [

@@ -32,7 +32,7 @@ class StudyPage {
     this.run.hidden = !reply.study || reply.status === 'active' || reply.needs.length > 0;
     if (!reply.study) return this.body.replaceChildren(el('div', { class: 'cl-empty' }, 'No plugin ships a study'));
     Object.assign(question, { study: reply.study, scale: reply.scale });
-    this.body.replaceChildren(el('div', {},
+    this.body.replaceChildren(el('div', { class: 'cl-study' },
       el('h2', {}, reply.title), el('p', {}, el('strong', {}, reply.question)), el('p', {}, reply.text),
       el('p', { class: 'cl-hint' }, reply.about),
       reply.sources.map((source) => el('div', { class: 'cl-hint' }, source)),
