@@ -23,7 +23,7 @@ class SideBySide:
     command: Sequence[str]
     environment: Mapping[str, str]
     jobs: int
-    prepare: float  # seconds after which those that are ready are timed, whatever the others do
+    prepare: float  # seconds after which those that are ready are timed, and the others ended
     seconds: float  # of it all
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
@@ -38,7 +38,10 @@ class SideBySide:
         open_names = set(names)
         try:
             while open_names and time.monotonic() - self._start < self.seconds:
-                self._start_some(open_names)
+                if time.monotonic() - self._start < self.prepare:
+                    self._start_some(open_names)
+                else:
+                    open_names -= self._give_up(open_names)
                 self._time_one(open_names)
                 try:
                     name, line = self._told.get(timeout=1)
@@ -52,10 +55,10 @@ class SideBySide:
                 elif line == "done":
                     self._timing = ""
                 elif line == "ended":
-                    open_names.discard(name)
                     self._timing = "" if self._timing == name else self._timing
-                    if name not in told_of:
+                    if name in open_names and name not in told_of:
                         self.troubles[name] = f"its process ended: {self._last.get(name, '')}"[:300]
+                    open_names.discard(name)
                 else:
                     self._last[name] = line
         finally:
@@ -75,15 +78,25 @@ class SideBySide:
             )  # fmt: skip
             threading.Thread(target=self._listen, args=(name,), daemon=True).start()
 
+    def _give_up(self, open_names: set[str]) -> set[str]:
+        """End those that are not ready: what they do would disturb the times of the others."""
+        late = {*self._waiting, *self._preparing(open_names)}
+        self._waiting = []
+        for name in late:
+            self.troubles[name] = f"not ready after {self.prepare:.0f} s"
+            if name in self._processes:
+                self._processes[name].kill()
+                self._processes[name].wait()
+        return late
+
     def _listen(self, name: str) -> None:
         for line in self._processes[name].stdout or ():
             self._told.put((name, line.rstrip()))
         self._told.put((name, "ended"))
 
     def _time_one(self, open_names: set[str]) -> None:
-        now = time.monotonic() - self._start > self.prepare
         waits = [name for name in self._ready if name in open_names and self._processes[name].stdin]
-        if self._timing or not waits or not (now or not (self._waiting or self._preparing(open_names))):
+        if self._timing or not waits or self._waiting or self._preparing(open_names):
             return
         self._timing = waits[0]
         process = self._processes[self._timing]

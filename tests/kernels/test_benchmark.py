@@ -136,7 +136,7 @@ def test_processes_that_crash_or_hang_leave_the_others_alone() -> None:
     processes = SideBySide([sys.executable, "-c", CHILD], {}, jobs=3, prepare=1.5, seconds=3)
     processes.run(["hangs", "a", "crashes", "b"])
     assert sorted(found["case"] for found in processes.outcomes) == ["a", "b"]
-    assert processes.troubles == {"crashes": "its process ended: bad luck", "hangs": "not finished in time"}
+    assert processes.troubles == {"crashes": "its process ended: bad luck", "hangs": "not ready after 2 s"}
 
 
 def test_the_table_compares_ours_with_the_best_peer() -> None:
