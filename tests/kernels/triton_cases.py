@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from agreement import Inputs, assert_agree, error, gla_inputs, outputs_and_gradients
 
 from chimeralab import KernelError, ops
@@ -70,6 +71,15 @@ def test_gated_linear_attention_agrees_when_values_take_several_blocks(decay: st
 @pytest.mark.parametrize("decay", ["none", "scalar", "channel"])
 def test_gated_linear_attention_agrees_for_heads_of_several_parts(decay: str) -> None:
     check(gla_inputs(decay, 5, B=1, G=1, H=1, K=273, V=300, bonus=decay == "channel"))
+
+
+def test_gated_linear_attention_reads_rows_at_odd_places() -> None:
+    inputs = gla_inputs("scalar", 40, G=4, K=64, V=64, strength=0.1)  # B T G K
+    plain = {name: x.to(DEVICE).float() for name, x in inputs.items()}
+    odd = {name: F.pad(plain[name], (1, 2))[..., 1:-2] for name in ("q", "k", "v")}
+    assert odd["q"].stride(2) == 67
+    for found, expected in zip(TRITON[GLA].function(**(plain | odd)), TRITON[GLA].function(**plain), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_head_sizes_are_cut_into_parts_that_kernels_have() -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 
 from chimeralab import Tuning, ops
-from chimeralab_kernels.triton_tier.tunings import OUTPUT, STATE, WITHIN, WITHIN_BACKWARD
+from chimeralab_kernels.triton_tier.tunings import GRADIENTS, OUTPUT, STATE, WITHIN, WITHIN_BACKWARD
 
 PROGRAMS = 2 * 132
 """Programs to run at once: two on each streaming multiprocessor of an H100 or H200."""
@@ -61,6 +61,13 @@ def state_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     single = dtype == torch.float32
     own = Tile(64 if single else 128, 64, 4, 1 if single else 3)
     return _tuned(STATE, own, key_dim, value_dim, dtype)
+
+
+def gradient_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
+    """For dq or dk of a chunk, from the state and its gradient."""
+    single = dtype == torch.float32
+    own = Tile(64 if single else 128, 32 if single else 64, 4, 1 if single else 2)
+    return _tuned(GRADIENTS, own, key_dim, value_dim, dtype)
 
 
 def within_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, backward: bool = False) -> Tile:

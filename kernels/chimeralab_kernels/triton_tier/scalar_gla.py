@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.triton_tier.gla_gradients import chunk_gradients, decay_gradient
 from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_time, fake_outputs, heads_first, sequences_first
-from chimeralab_kernels.triton_tier.gla_plan import output_tile, power_of_two, state_tile
-from chimeralab_kernels.triton_tier.gla_scan import decay_gradient, join_segments, scan
-from chimeralab_kernels.triton_tier.launch import unit_stride
+from chimeralab_kernels.triton_tier.gla_plan import gradient_tile, output_tile, state_tile
+from chimeralab_kernels.triton_tier.gla_scan import join_segments, scan
+from chimeralab_kernels.triton_tier.launch import in_sixteens
 
 
 @torch.library.custom_op("chimeralab::scalar_gla", mutates_args=())
@@ -71,24 +72,26 @@ def scalar_gla_backward(
     dv = v.new_empty(v.shape)
     dg = v.new_empty((0,) if g is None else g.shape, dtype=torch.float32 if g is None else g.dtype)
     d_initial = None if initial is None else v.new_empty((B, H, cut.sequences, K, V), dtype=torch.float32)
-    if g is None:
-        _scan(cut, dy, v, k, g, scale, y=dq, start=start, turned=True)
-        _scan(cut, v, dy, q, g, scale, y=dk, start=end, turned=True, backwards=True)
-    else:
-        blocks = output_tile(V, K, v.dtype).blocks(V, K)
-        states = v.new_empty(B * H, cut.chunks, V, K)
-        q_dq, k_dk, crossed = (v.new_empty((blocks, B, T, H), dtype=torch.float32) for _ in range(3))
-        passed = v.new_empty((blocks, B * H, cut.chunks, V), dtype=torch.float32)
-        _scan(cut, dy, v, k, g, scale, y=dq, start=start, turned=True, states=states, probe=q, aligned=q_dq)
-        _scan(
-            cut, v, dy, q, g, scale, y=dk, start=end, turned=True, backwards=True,
-            states=states, probe=k, aligned=k_dk, crossed=crossed, passed=passed,
-        )  # fmt: skip
+    states = v.new_empty(B * H, cut.chunks, K, V)
+    _scan(cut, k, k, v, g, scale, start=start, states=states)
+    slopes = torch.empty_like(states)
+    _scan(cut, k, q, dy, g, scale, y=dv, start=end, final=d_initial, states=slopes, backwards=True)
+    tile = gradient_tile(K, V, v.dtype)
+    blocks = -(-K // tile.block_k)
+    q_dq, k_dk = (v.new_empty((blocks, B, T, H), dtype=torch.float32) for _ in range(2))
+    whole = v.new_empty((blocks, B * H, cut.chunks), dtype=torch.float32)
+    q, k, v, dy = (in_sixteens(x) for x in (q, k, v, dy))
+    chunk_gradients[(2 * blocks * cut.chunks * B * H,)](
+        q, k, v, dy, g, states, slopes, dq, dk, q_dq, k_dk, whole, cut.table,
+        *(x for y in (q, k, v, dy, g) for x in _strides(y)), B, T, H, cut.chunks, H // G, scale,
+        K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk, DECAYS=g is not None, PACKED=cut.table is not None,
+        PRECISION="tf32x3" if k.dtype == torch.float32 else "tf32", num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    if g is not None:
         decay_gradient[(B * H * cut.chunks,)](
-            q_dq, k_dk, crossed, passed, dg, cut.table, B, T, H, blocks, cut.chunks,
-            K=V, BK=power_of_two(V), C=cut.chunk, PACKED=cut.table is not None,
+            q_dq, k_dk, whole, dg, cut.table, B, T, H, cut.chunks,
+            BLOCKS=blocks, C=cut.chunk, PACKED=cut.table is not None, num_warps=1,
         )  # fmt: skip
-    _scan(cut, k, q, dy, g, scale, y=dv, start=end, final=d_initial, backwards=True)
     if G != H:
         dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
     return dq, dk, dv, dg, v.new_empty(0) if initial is None else sequences_first(d_initial).to(initial.dtype)
@@ -128,30 +131,23 @@ def _scan(
     final: Tensor | None = None,
     kept: Tensor | None = None,
     states: Tensor | None = None,
-    probe: Tensor | None = None,
-    aligned: Tensor | None = None,
-    crossed: Tensor | None = None,
-    passed: Tensor | None = None,
-    turned: bool = False,
     backwards: bool = False,
 ) -> None:
-    """Launch the scan. `turned`: `start` is stored with K and V the other way round."""
+    """Launch the scan."""
     B, T = k.shape[:2]
     K, V = k.shape[-1], v.shape[-1]
     H = max(k.shape[2], v.shape[2])
     tile = (state_tile if y is None else output_tile)(K, V, k.dtype)
-    q, k, v = (unit_stride(x) for x in (q, k, v))
-    probe = None if probe is None else unit_stride(probe)
+    q, k, v = (in_sixteens(x) for x in (q, k, v))
     scan[(tile.blocks(K, V) * cut.segments * B * H,)](
-        q, k, v, g, y, start, final, kept, states, probe, aligned, crossed, passed, cut.table, cut.offsets,
-        *_strides(q), *_strides(k), *_strides(v), *_strides(g), *_strides(y), *_strides(probe),
-        *((1, K) if turned else (V, 1)),
+        q, k, v, g, y, start, final, kept, states, cut.table, cut.offsets,
+        *_strides(q), *_strides(k), *_strides(v), *_strides(g), *_strides(y),
         B, T, H, cut.chunks,
-        H // q.shape[2], H // k.shape[2], H // v.shape[2], 1 if probe is None else H // probe.shape[2],
+        H // q.shape[2], H // k.shape[2], H // v.shape[2],
         cut.segments, cut.chunks_a_segment, scale,
         K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,
         BACKWARDS=backwards, DECAYS=g is not None, STARTS=start is not None, OUTPUT=y is not None,
-        DOTS=states is not None, ENDS=final is not None, PACKED=cut.table is not None,
+        STATES=states is not None, ENDS=final is not None, PACKED=cut.table is not None,
         # float32 products as three of the tensor cores' keep float32's accuracy; others are exact as they are.
         PRECISION="tf32x3" if k.dtype == torch.float32 else "tf32",
         num_warps=tile.warps, num_stages=tile.stages,

@@ -25,6 +25,11 @@ STATE = Tuning(
     ),
     small={"block_k": 64, "stages": 1},
 )
+GRADIENTS = Tuning(
+    "gated_linear_attention.gradients",  # of queries and keys, chunk by chunk
+    ({"stages": 3}, {"block_v": 32, "stages": 4}, {"block_v": 128, "stages": 1}),
+    small={"block_v": 32, "stages": 1},
+)
 WITHIN = Tuning(
     "gated_linear_attention.within",  # chunks by themselves, decay by channel
     ({"stages": 2}, {"warps": 8}),  # blocks of 32 channels have read outside their memory on Hopper
@@ -35,7 +40,7 @@ WITHIN_BACKWARD = Tuning(
     ({"block_v": 32}, {"stages": 1}, {"warps": 8}),
     small={"block_k": 32, "block_v": 32, "stages": 1},
 )
-GATED_LINEAR_ATTENTION = (OUTPUT, STATE, WITHIN, WITHIN_BACKWARD)
+GATED_LINEAR_ATTENTION = (OUTPUT, STATE, GRADIENTS, WITHIN, WITHIN_BACKWARD)
 
 # Walks from token to token keep nothing in shared memory: they fit every GPU as they are.
 DIAGONAL = Tuning("diagonal_scan", ({"block": 64}, {"block": 256}, {"warps": 8}, {"warps": 24}))
