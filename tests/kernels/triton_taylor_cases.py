@@ -55,7 +55,7 @@ def test_it_agrees(T: int, state: bool) -> None:
 def test_it_agrees_over_several_chunks(state: bool) -> None:
     from chimeralab_kernels.triton_tier.taylor_linear_attention import cut_call
 
-    assert cut_call(300, 4, torch.float32).chunks == 3
+    assert cut_call(300, 16, torch.float32).chunks == 3
     check(inputs(300, state=state))
 
 
@@ -65,14 +65,12 @@ def test_it_agrees_for_odd_sizes(F: int, V: int) -> None:
 
 
 @pytest.mark.parametrize("state", [False, True])
-@pytest.mark.parametrize("T", [1, 20])
-def test_features_in_memory_give_the_same(T: int, state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_in_memory_give_the_same(state: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from chimeralab_kernels.triton_tier import taylor_linear_attention as module
 
     monkeypatch.setattr(module, "INTERPRETED", False)  # as on a GPU
-    x = inputs(T, B=2, H=3, state=state)
-    with torch.no_grad():
-        found = KERNEL.function(**{name: value.to(DEVICE).float() for name, value in x.items()})
+    x = inputs(20, B=2, H=3, state=state)
+    found = KERNEL.function(**{name: value.to(DEVICE).float() for name, value in x.items()})
     for actual, expected in zip(found, reference(**x), strict=True):
         assert error(actual, expected) < 1e-6
 
@@ -89,8 +87,8 @@ def test_it_is_a_sound_operator() -> None:
     from chimeralab_kernels.triton_tier.taylor_linear_attention import fused_taylor
 
     q, k, v = (torch.randn(1, 5, 1, 16, device=DEVICE, requires_grad=True) for _ in range(3))
-    moments = torch.rand(1, 1, 32, 16, device=DEVICE, requires_grad=True)
-    sums = torch.rand(1, 1, 32, device=DEVICE, requires_grad=True)
+    moments = torch.rand(1, 1, 160, 16, device=DEVICE, requires_grad=True)
+    sums = torch.rand(1, 1, 160, device=DEVICE, requires_grad=True)
     torch.library.opcheck(fused_taylor, (q, k, v, moments, sums, 3), rtol=1e-4, atol=1e-4)
 
 

@@ -4,7 +4,7 @@ Raw features are products of two factors, each 1 or a channel: f = 0 is 1 · 1, 
 A product with zeros and ones picks a block of them, so that they are made in registers and never written. What they
 weigh, w = 1, c, c² (c²/2 where i = j) for c = 1/√F, multiplies what reads a state.
 
-Letters: F channels, W channels with zeros to fill, BF features of a block, R features with zeros to fill a block,
+Letters: F channels, with zeros to fill, BF features of a block, R features with zeros to fill a block,
 N chunks, C tokens a chunk.
 """
 
@@ -34,31 +34,38 @@ def weight(first, second, c):
 
 
 @triton.jit
-def factor(x, side, W: tl.constexpr, PRECISION: tl.constexpr):
+def factor(x, side, F: tl.constexpr, PRECISION: tl.constexpr):
     """tokens BF: for each feature the channel of x, or 1."""
-    pick = (tl.arange(0, W)[:, None] == side[None, :]).to(x.dtype)
+    pick = (tl.arange(0, F)[:, None] == side[None, :]).to(x.dtype)
     return tl.dot(x, pick, input_precision=PRECISION) + (side == -1).to(tl.float32)[None, :]
 
 
 @triton.jit
-def through(slope, left, right, first, second, dtype: tl.constexpr, W: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradient of x from that of its features: tokens W."""
-    to_first = (first[:, None] == tl.arange(0, W)[None, :]).to(dtype)
-    to_second = (second[:, None] == tl.arange(0, W)[None, :]).to(dtype)
+def factor_turned(x, side, F: tl.constexpr, PRECISION: tl.constexpr):
+    """BF tokens. Turning the product's result over is what Triton 3.4 to 3.7.0 compile wrongly for Hopper's wgmma."""
+    pick = (side[:, None] == tl.arange(0, F)[None, :]).to(x.dtype)
+    return tl.dot(pick, tl.trans(x), input_precision=PRECISION) + (side == -1).to(tl.float32)[:, None]
+
+
+@triton.jit
+def through(slope, left, right, first, second, dtype: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradient of x from that of its features: tokens F."""
+    to_first = (first[:, None] == tl.arange(0, F)[None, :]).to(dtype)
+    to_second = (second[:, None] == tl.arange(0, F)[None, :]).to(dtype)
     dx = tl.dot((slope * right).to(dtype), to_first, input_precision=PRECISION)
     return tl.dot((slope * left).to(dtype), to_second, dx, input_precision=PRECISION)
 
 
 @triton.jit
 def moments(
-    x,  # B T H W
+    x,  # B T H F
     y,  # B T H V
     r,  # B H T: multiplies y; absent in the forward pass
     e,  # B H T: what stands beside y, 1 in the forward pass
     M,  # B·H N R V: Σ φ(x) r y over each chunk
     m,  # B·H N R: Σ φ(x) e
     x_b, x_t, x_h, y_b, y_t, y_h, T, H, N,
-    F: tl.constexpr, W: tl.constexpr, V: tl.constexpr, R: tl.constexpr, BF: tl.constexpr,
+    F: tl.constexpr, V: tl.constexpr, R: tl.constexpr, BF: tl.constexpr,
     C: tl.constexpr, BT: tl.constexpr, SCALED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0) % (R // BF)
@@ -67,26 +74,26 @@ def moments(
     b, h = head // H, head % H
     f = block * BF + tl.arange(0, BF)
     first, second = sides(f, F)
-    column, channel = tl.arange(0, V), tl.arange(0, W)
+    column, channel = tl.arange(0, V), tl.arange(0, F)
     x += b * x_b + h * x_h + channel[None, :]
     y += b * y_b + h * y_h + column[None, :]
     total = tl.zeros([BF, V], tl.float32)
-    beside = tl.zeros([BT, BF], tl.float32)
+    beside = tl.zeros([BF, BT], tl.float32)
     for i in range(0, C, BT):
         t = (n * C + i + tl.arange(0, BT)).to(tl.int64)
         live = t < T
         xs = tl.load(x + t[:, None] * x_t, mask=live[:, None], other=0.0)
         ys = tl.load(y + t[:, None] * y_t, mask=live[:, None], other=0.0)
-        features = factor(xs, first, W, PRECISION) * factor(xs, second, W, PRECISION)
+        features = factor_turned(xs, first, F, PRECISION) * factor_turned(xs, second, F, PRECISION)
         if SCALED:
-            beside += features * tl.load(e + head * T + t, mask=live, other=0.0)[:, None]
-            features *= tl.load(r + head * T + t, mask=live, other=0.0)[:, None]
+            beside += features * tl.load(e + head * T + t, mask=live, other=0.0)[None, :]
+            features *= tl.load(r + head * T + t, mask=live, other=0.0)[None, :]
         else:
-            beside += tl.where(live[:, None], features, 0.0)
-        total = tl.dot(tl.trans(features.to(ys.dtype)), ys, total, input_precision=PRECISION)
+            beside += tl.where(live[None, :], features, 0.0)
+        total = tl.dot(features.to(ys.dtype), ys, total, input_precision=PRECISION)
     M += ((head * N + n) * R + f[:, None]) * V + column[None, :]
     tl.store(M, total.to(M.dtype.element_ty))
-    tl.store(m + (head * N + n) * R + f, tl.sum(beside, 0))
+    tl.store(m + (head * N + n) * R + f, tl.sum(beside, 1))
 
 
 @triton.jit
@@ -117,18 +124,19 @@ def running(
     tl.store(end + row * E + e, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["starts"])
 def outputs(
-    q,  # B T H W
-    k,  # B T H W
+    q,  # B T H F
+    k,  # B T H F
     v,  # B T H V
     S,  # B·H N R V: the moments before each chunk
     s,  # B·H N R
     y,  # B T H V
+    kept,  # B T H V: y in float32, for the backward pass
     z,  # B H T: what y is divided by
-    q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, T, H, N, c,
-    F: tl.constexpr, W: tl.constexpr, V: tl.constexpr, R: tl.constexpr, BF: tl.constexpr,
-    C: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, STARTS: tl.constexpr, PRECISION: tl.constexpr,
+    q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, T, H, N, c, starts,
+    F: tl.constexpr, V: tl.constexpr, R: tl.constexpr, BF: tl.constexpr,
+    C: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, KEEPS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: BQ queries of one head."""
     blocks = tl.cdiv(T, BQ)
@@ -136,7 +144,7 @@ def outputs(
     head = (tl.program_id(0) // blocks).to(tl.int64)
     b, h = head // H, head % H
     n = begin // C
-    column, channel = tl.arange(0, V), tl.arange(0, W)
+    column, channel = tl.arange(0, V), tl.arange(0, F)
     t = (begin + tl.arange(0, BQ)).to(tl.int64)
     live = t < T
     queries = tl.load(q + b * q_b + h * q_h + t[:, None] * q_t + channel[None, :], mask=live[:, None], other=0.0)
@@ -144,11 +152,11 @@ def outputs(
     v += b * v_b + h * v_h + column[None, :]
     total = tl.zeros([BQ, V], tl.float32)
     divisor = tl.zeros([BQ], tl.float32)
-    features_met = R if STARTS else tl.where(n > 0, R, 0)
+    features_met = tl.where((n > 0) | (starts > 0), R, 0)
     for start in range(0, features_met, BF):
         f = start + tl.arange(0, BF)
         first, second = sides(f, F)
-        features = factor(queries, first, W, PRECISION) * factor(queries, second, W, PRECISION)
+        features = factor(queries, first, F, PRECISION) * factor(queries, second, F, PRECISION)
         features *= weight(first, second, c)[None, :]
         state = tl.load(S + ((head * N + n) * R + f[:, None]) * V + column[None, :])
         divisor += tl.sum(features * tl.load(s + (head * N + n) * R + f)[None, :], 1)
@@ -162,8 +170,11 @@ def outputs(
         p = tl.where(t[:, None] >= u[None, :], 1.0 + x + 0.5 * x * x, 0.0)
         divisor += tl.sum(p, 1)
         total = tl.dot(p.to(values.dtype), values, total, input_precision=PRECISION)
-    y += ((b * T + t[:, None]) * H + h) * V + column[None, :]
-    tl.store(y, (total / divisor[:, None]).to(y.dtype.element_ty), mask=live[:, None])
+    total /= divisor[:, None]
+    at = ((b * T + t[:, None]) * H + h) * V + column[None, :]
+    tl.store(y + at, total.to(y.dtype.element_ty), mask=live[:, None])
+    if KEEPS:
+        tl.store(kept + at, total, mask=live[:, None])
     tl.store(z + head * T + t, divisor, mask=live)
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from chimeralab import ops
 from chimeralab_kernels.taylor import taylor_features
 from chimeralab_kernels.triton_tier.gated_linear_attention import gated_linear_attention
-from chimeralab_kernels.triton_tier.launch import differentiated, power_of_two, unit_stride
+from chimeralab_kernels.triton_tier.launch import differentiated, in_sixteens, power_of_two
 from chimeralab_kernels.triton_tier.machine import INTERPRETED
 from chimeralab_kernels.triton_tier.taylor_gradients import gradient_of_keys, gradient_of_queries
 from chimeralab_kernels.triton_tier.taylor_kernels import moments, outputs, running, slopes
@@ -32,8 +32,7 @@ WIDEST = 128
 class Cut:
     """Sizes of one call's kernels; docs/kernels.md has the measurements behind the numbers."""
 
-    F: int  # channels
-    W: int  # with zeros
+    F: int  # channels, with zeros
     chunk: int
     chunks: int
     block: int  # queries, keys
@@ -44,15 +43,15 @@ class Cut:
 
     @property
     def padded(self) -> int:
+        """Features of so many channels, with zeros to fill a block."""
         return -(-ops.taylor_features_count(self.F) // self.features) * self.features
 
 
-def cut_call(T: int, dim: int, dtype: torch.dtype) -> Cut:
-    # Blocks of 32 rows: with 64 the products take Hopper's wgmma, which made wrong gradients at some sizes.
-    block, single = 32, dtype == torch.float32
-    chunk = max(block, min(power_of_two(T), 128 if single else 256))
-    precision = "tf32x3" if single else "tf32"
-    return Cut(dim, max(16, power_of_two(dim)), chunk, -(-T // chunk), block, 32, 4, 2, precision)
+def cut_call(T: int, channels: int, dtype: torch.dtype) -> Cut:
+    # Three products in TF32 for each leave float32 registers for blocks of 32 rows.
+    if dtype == torch.float32:
+        return Cut(channels, 128, -(-T // 128), 32, 32, 4, 2, "tf32x3")
+    return Cut(channels, 512, -(-T // 512), 64, 32, 4, 3, "tf32")
 
 
 def taylor_linear_attention(
@@ -63,25 +62,30 @@ def taylor_linear_attention(
 ) -> tuple[Tensor, Tensor]:
     if v.shape[1] == 1 and not differentiated(q, k, v, initial_state):
         return taylor_step(q, k, v, initial_state)
-    if not INTERPRETED:  # the kernels in chunks have not been right at all sizes on a GPU; docs/kernels.md
+    if v.dtype == torch.float32 and not INTERPRETED:  # in chunks it has been right at few sizes on a GPU
         return by_features(q, k, v, initial_state)
     return in_chunks(q, k, v, initial_state)
 
 
 def by_features(q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """By gated linear attention, in the dtype of q, over features in memory."""
-    q, k, values = (x.to(q.dtype) for x in (*(taylor_features(x.float()) for x in (q, k)), F.pad(v, (0, 1), value=1.0)))
-    y, state = gated_linear_attention(q, k, values, None, None, 1.0, initial_state)
-    return (y[..., :-1] / y[..., -1:]).to(v.dtype), state
+    """By gated linear attention over features in memory."""
+    y, state = gated_linear_attention(
+        taylor_features(q), taylor_features(k), F.pad(v, (0, 1), value=1.0), None, None, 1.0, initial_state
+    )
+    return y[..., :-1] / y[..., -1:], state
 
 
 def in_chunks(q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """By the kernels in chunks, which keep features in registers."""
     dim, V = q.shape[-1], v.shape[-1]
-    cut = cut_call(v.shape[1], dim, v.dtype)
-    q, k = (_fill(x, cut.W) for x in (q, k))
-    scales = _scales(dim, v.device)[:, None]
-    raw = None if initial_state is None else F.pad(initial_state.float() / scales, (0, 0, 0, cut.padded - len(scales)))
+    channels = max(16, power_of_two(dim))
+    cut = cut_call(v.shape[1], channels, v.dtype)
+    q, k = (_fill(x, channels) for x in (q, k))
+    scales, places = _scales(dim, v.device)[:, None], _places(dim, channels, v.device)
+    raw = None
+    if initial_state is not None:
+        raw = initial_state.new_zeros((*initial_state.shape[:2], cut.padded, V + 1), dtype=torch.float32)
+        raw = raw.index_copy(2, places, initial_state.float() / scales)
     sums = None if raw is None else raw[..., V].contiguous()
     pieces, states = [], []
     for start in range(0, V, WIDEST):
@@ -91,15 +95,22 @@ def in_chunks(q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None = No
         y, state, total, *_ = fused_taylor(q, k, _fill(v[..., start : start + width], filled), before, sums, dim)
         pieces.append(y[..., :width])
         states.append(state[..., :width])
-    state = torch.cat([*states, total.unsqueeze(-1)], -1)[:, :, : len(scales)] * scales
+    state = torch.cat([*states, total.unsqueeze(-1)], -1).index_select(2, places) * scales
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1), state
 
 
-def _scales(dim: int, device: torch.device) -> Tensor:
-    """What the features of `taylor_features` are of the raw ones."""
-    i, j = torch.triu_indices(dim, dim, device=device).unbind(0)
+def _scales(dim: int, device: torch.device, channels: int | None = None) -> Tensor:
+    """What the features of `taylor_features` are of the raw ones, of `dim` channels, filled up to `channels`."""
+    i, j = torch.triu_indices(channels or dim, channels or dim, device=device).unbind(0)
     pairs = torch.where(i == j, (0.5 / dim) ** 0.5, dim**-0.5)
-    return torch.cat([pairs.new_ones(1), pairs.new_full((dim,), dim**-0.25), pairs])
+    return torch.cat([pairs.new_ones(1), pairs.new_full((channels or dim,), dim**-0.25), pairs])
+
+
+def _places(dim: int, channels: int, device: torch.device) -> Tensor:
+    """Where the features of `dim` channels stand among those of `channels`."""
+    i, j = torch.triu_indices(dim, dim, device=device).unbind(0)
+    pairs = 1 + channels + i * channels - i * (i - 1) // 2 + j - i
+    return torch.cat([torch.arange(1 + dim, device=device), pairs])
 
 
 def _fill(x: Tensor, columns: int) -> Tensor:
@@ -108,22 +119,24 @@ def _fill(x: Tensor, columns: int) -> Tensor:
 
 @torch.library.custom_op("chimeralab::taylor_linear_attention", mutates_args=())
 def fused_taylor(
-    q: Tensor,  # B T H W
-    k: Tensor,  # B T H W
+    q: Tensor,  # B T H F
+    k: Tensor,  # B T H F
     v: Tensor,  # B T H V
     initial: Tensor | None,  # B H R V
     initial_sums: Tensor | None,  # B H R
-    dim: int,  # of W channels, those that are not zeros
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y; the last moments of values and of ones; what y is divided by; the moments before each chunk."""
+    dim: int,  # of F channels, those that are not zeros
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y; the last moments of values and of ones; what y is divided by; the moments before each chunk; y in float32
+    where a gradient of queries is a small difference, in the first chunk (empty where there are more)."""
     call = _Call(q, k, v, dim)
     y, z = v.new_empty(v.shape), call.per_token()
+    kept = v.new_empty(v.shape if call.keeps else (0,), dtype=torch.float32)
     before, sums, end, end_sums = call.states(call.k, call.v, None, None, initial, initial_sums, backwards=False)
     outputs[call.programs](
-        call.q, call.k, call.v, before, sums, y, z, *call.strides, *call.lengths, dim**-0.5,
-        **call.sizes, STARTS=initial is not None,
+        call.q, call.k, call.v, before, sums, y, kept, z, *call.strides, *call.lengths, dim**-0.5,
+        int(initial is not None), **call.sizes, KEEPS=call.keeps,
     )  # fmt: skip
-    return y, end, end_sums, z, before, sums
+    return y, end, end_sums, z, before, sums, kept
 
 
 @torch.library.custom_op("chimeralab::taylor_linear_attention_backward", mutates_args=())
@@ -143,14 +156,14 @@ def fused_taylor_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, and those of the initial moments."""
     call = _Call(q, k, v, dim)
-    dy = torch.zeros_like(v) if dy is None else unit_stride(dy)
+    dy = torch.zeros_like(v) if dy is None else in_sixteens(dy)
     r, e = call.per_token(), call.per_token()
     B, T, H, V = v.shape
     slopes[(B * H * -(-T // 32),)](y, dy, z, r, e, *dy.stride()[:3], T, H, V=V, BT=32)
     c, strides = dim**-0.5, (*call.strides, *dy.stride()[:3])
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     gradient_of_queries[call.programs](
-        call.q, call.k, call.v, dy, r, e, before, sums, dq, *strides, *call.lengths, c, **call.sizes, STARTS=starts
+        call.q, call.k, call.v, dy, r, e, before, sums, dq, *strides, *call.lengths, c, int(starts), **call.sizes
     )
     ends = d_end is not None or d_end_sums is not None
     last = torch.zeros_like(call.final(V)) if ends and d_end is None else d_end
@@ -163,8 +176,8 @@ def fused_taylor_backward(
         backwards=True,
     )  # fmt: skip
     gradient_of_keys[call.programs](
-        call.q, call.k, call.v, dy, r, e, after, after_sums, dk, dv, *strides, *call.lengths, c,
-        **call.sizes, ENDS=ends,
+        call.q, call.k, call.v, dy, r, e, after, after_sums, dk, dv, *strides, *call.lengths, c, int(ends),
+        **call.sizes,
     )  # fmt: skip
     return dq, dk, dv, first * weights[:, None], first_sums * weights
 
@@ -173,13 +186,15 @@ class _Call:
     """What the launches of one call share."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, dim: int) -> None:
-        self.q, self.k, self.v = (unit_stride(x) for x in (q, k, v))
+        self.q, self.k, self.v = (in_sixteens(x) for x in (q, k, v))
         B, T, H, V = v.shape
-        self.cut = cut = cut_call(T, dim, v.dtype)
+        self.dim, self.cut = dim, cut_call(T, q.shape[-1], v.dtype)
+        cut = self.cut
+        self.keeps = cut.chunks == 1 and v.dtype != torch.float32
         self.programs = (B * H * -(-T // cut.block),)
         self.strides = tuple(s for x in (self.q, self.k, self.v) for s in x.stride()[:3])
         self.lengths = (T, H, cut.chunks)
-        shared = {"F": dim, "W": cut.W, "V": V, "R": cut.padded, "BF": cut.features, "C": cut.chunk}
+        shared = {"F": cut.F, "V": V, "R": cut.padded, "BF": cut.features, "C": cut.chunk}
         shared |= {"PRECISION": cut.precision, "num_warps": cut.warps, "num_stages": cut.stages}
         self.shared, self.sizes = shared, shared | {"BQ": cut.block, "BK": cut.block}
 
@@ -192,7 +207,8 @@ class _Call:
         return self.v.new_empty((B, H, self.cut.padded, *columns), dtype=torch.float32)
 
     def weights(self) -> Tensor:
-        return _fill(_scales(self.cut.F, self.v.device).square()[None], self.cut.padded)[0].clamp_min(1e-9)
+        scales = _scales(self.dim, self.v.device, self.cut.F)
+        return _fill(scales.square()[None], self.cut.padded)[0].clamp_min(1e-9)
 
     def states(
         self,
@@ -230,9 +246,9 @@ class _Call:
 @fused_taylor.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, initial: Tensor | None, initial_sums: Tensor | None, dim: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     B, T, H, V = v.shape
-    cut = cut_call(T, dim, v.dtype)
+    cut = cut_call(T, q.shape[-1], v.dtype)
     R, wide = cut.padded, torch.float32
     return (
         v.new_empty(v.shape),
@@ -241,6 +257,7 @@ def _(
         v.new_empty((B, H, T), dtype=wide),
         v.new_empty((B * H, cut.chunks, R, V)),
         v.new_empty((B * H, cut.chunks, R), dtype=wide),
+        v.new_empty(v.shape if cut.chunks == 1 and v.dtype != wide else (0,), dtype=wide),
     )
 
 
@@ -267,9 +284,9 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     q, k, v, initial, _, ctx.dim = inputs
-    y, _, _, z, before, sums = output
+    y, _, _, z, before, sums, kept = output
     ctx.starts = initial is not None
-    ctx.save_for_backward(q, k, v, y, z, before, sums)
+    ctx.save_for_backward(q, k, v, kept if kept.numel() else y, z, before, sums)
     ctx.set_materialize_grads(False)
 
 
