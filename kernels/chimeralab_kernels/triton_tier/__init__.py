@@ -156,6 +156,8 @@ def _long_convolution_unsupported(
         return "needs at least one token"
     if x.shape[1] <= ops.DIRECT:
         return f"leaves up to {ops.DIRECT} tokens to a product with a Toeplitz matrix"
-    if not INTERPRETED and not 1024 < x.shape[1] <= 4096:
+    if x.shape[1] > 32768:
+        return "takes up to 32768 tokens: more parts than 16 do not compile"
+    if not INTERPRETED and 512 < x.shape[1] <= 1024:
         return UNSEEN
     return None
