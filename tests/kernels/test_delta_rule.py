@@ -12,7 +12,7 @@ from torch import Tensor
 from chimeralab import KernelError, ops
 from chimeralab_kernels.reference.delta_rule import delta_rule as reference
 from chimeralab_kernels.torch_tier.delta_rule import delta_rule as chunked
-from chimeralab_kernels.triton_tier.delta_plan import sizes_lack
+from chimeralab_kernels.triton_tier.delta_plan import filled, sizes_lack
 
 FORMS = ["plain", "beta", "scalar", "channel", "general"]
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -165,10 +165,24 @@ def test_cost_is_what_is_counted(form: str, G: int, T: int) -> None:
         assert counter.get_total_flops() == cost.prefill_flops(T) * 2 * T
 
 
-def test_the_gpu_kernels_leave_head_sizes_they_may_get_wrong_to_the_torch_tier() -> None:
-    half, sizes = torch.bfloat16, (16, 32, 64, 128, 256)
-    assert all(sizes_lack(K, V, half, by_channel=False) is None for K in sizes for V in sizes)
-    assert all(sizes_lack(K, V, half, by_channel=True) is None for K in sizes for V in (64, 128))
-    assert "of 16, 32, 64, 128 or 256" in (sizes_lack(64, 48, half, by_channel=False) or "")
-    assert "for 64 and 128 values" in (sizes_lack(64, 256, half, by_channel=True) or "")
-    assert sizes_lack(100, 72, torch.float32, by_channel=True) is None
+def test_the_gpu_kernels_leave_head_sizes_that_no_gpu_has_checked_to_the_torch_tier() -> None:
+    def lack(
+        K: int, V: int, dtype: torch.dtype = torch.bfloat16, by_channel: bool = False, general: bool = False
+    ) -> str:
+        return sizes_lack(K, V, dtype, by_channel=by_channel, general=general) or ""
+
+    assert not any(lack(K, V) for K in (1, 96, 256) for V in (1, 96, 256))
+    assert not lack(128, 256, by_channel=True)
+    assert not lack(256, 128, by_channel=True, general=True)
+    assert "up to 128 keys" in lack(256, 128, by_channel=True)
+    assert "up to 128 values" in lack(128, 256, by_channel=True, general=True)
+    assert "up to 256" in lack(300, 64)
+    assert not lack(256, 256, torch.float32, by_channel=True)
+
+
+def test_heads_are_filled_up_to_sizes_that_a_gpu_has_checked() -> None:
+    half = torch.bfloat16
+    assert filled(24, 20, half, by_channel=False, general=False) == (32, 32)
+    assert filled(24, 20, half, by_channel=True, general=False) == (64, 32)
+    assert filled(96, 20, half, by_channel=True, general=True) == (128, 64)
+    assert filled(24, 20, torch.float32, by_channel=True, general=True) == (24, 20)

@@ -126,13 +126,12 @@ def _delta_rule_unsupported(
         return "takes a and b together"
     if q.dtype not in DTYPES or any(x is not None and x.dtype != q.dtype for x in (k, v, a, b)):
         return f"takes q, k, v, a and b of one dtype among {', '.join(str(d) for d in DTYPES)}"
-    if cu_seqlens is not None:
-        return "has no packed sequences"
     if v.numel() == 0:
         return "needs at least one token"
     # The step for one token takes every size.
-    by_channel = v.shape[1] > 1 and (a is not None or (log_decay is not None and log_decay.dim() == 4))
-    return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, by_channel=by_channel)
+    chunks = v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled()
+    by_channel = chunks and log_decay is not None and log_decay.dim() == 4
+    return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, by_channel=by_channel, general=chunks and a is not None)
 
 
 def _long_convolution(*args: Any, **named: Any) -> Tensor:

@@ -1,9 +1,9 @@
 """Gradients of the delta rule's inputs when every key channel has its own decay, chunk by chunk.
 
-As in `delta_gradients`, for a chunk's stacks of readers and writers. With O = dy above dr and I = e above v (or e
-alone), scores have the gradient O Iᵀ, readers have O S and writers I D through the states, S before the chunk and D
-the gradient of the one after it. What a pair adds to the gradient of the decay where it is read and takes away where
-it is written is the same product of rounded operands, and cancels.
+As in `delta_gradients`. What reads are q and −k, dy and dr the gradients of what they read; what writes is β k. Scores
+have the gradients dP = dy eᵀ and dA = dr eᵀ; through the states readers have dy S and dr S and the writer e D, S before
+the chunk and D the gradient of the one after it. What a pair adds to the gradient of the decay where it is read and
+takes away where it is written is the same product of rounded operands, and cancels.
 """
 
 from __future__ import annotations
@@ -12,37 +12,38 @@ import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import sums
-from chimeralab_kernels.triton_tier.delta_stacks import (
-    block_factors,
+from chimeralab_kernels.triton_tier.delta_decays import (
     block_size,
-    level_factors,
+    boundary_factors,
+    chunk_factors,
     load_decays,
-    reader_rows,
+    token_factors,
 )
+from chimeralab_kernels.triton_tier.gla_scan import place
 
 
 @triton.jit
 def delta_channel_gradients(  # noqa: PLR0915
     q, k,  # B T G K
-    a, b, g,  # B T H K
+    g,  # B T H K
     beta,  # B T H
-    v, dy,  # B T H V
+    dy,  # B T H V
     e, dr,  # B T H V
     states, ends,  # B·H chunks V K: the state before each chunk; the gradient of the one after it
     steep,  # B·H chunks
-    dq, dk, da, db, dg,  # B T H K
+    dq, dk, dg,  # B T H K
     dbeta,  # blocks B T H: the part of each block of K
-    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, g_b, g_t, g_h, g_k, beta_b, beta_t, beta_h,  # strides
-    v_b, v_t, v_h, y_b, y_t, y_h,
-    B, T, H, group_heads, scale,
+    table,  # chunks 2: where packed sequences have their chunks
+    q_b, q_t, q_h, k_b, k_t, k_h, g_b, g_t, g_h, g_k, beta_b, beta_t, beta_h,  # strides
+    y_b, y_t, y_h,
+    B, T, H, chunks, group_heads, scale,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     LEVELS: tl.constexpr,  # C = 2 ** LEVELS
     LIMIT: tl.constexpr,
     FLAT: tl.constexpr,  # chunks that are not steep; otherwise those that are
-    GENERAL: tl.constexpr, BETAS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    BETAS: tl.constexpr, PACKED: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: a block of K of one chunk of one head."""
-    chunks = tl.cdiv(T, C)
     blocks: tl.constexpr = (K + BK - 1) // BK
     at = tl.program_id(0).to(tl.int64) // blocks
     block = tl.program_id(0) % blocks
@@ -50,131 +51,106 @@ def delta_channel_gradients(  # noqa: PLR0915
         return
     head = at // chunks
     n, h = head // H, head % H
-    first = at % chunks * C
-    query, t, reach = reader_rows(C, GENERAL)
-    token = tl.arange(0, C)
-    s = tl.arange(0, 2 * C) % C if GENERAL else token
-    live = first + t < T
-    live_s = first + s < T
-    mine = (n * T + first + t) * H + h
-    mine_s = (n * T + first + s) * H + h
-    here = (first + t)[:, None]
-    here_s = (first + s)[:, None]
-    low = dr.dtype.element_ty
-
-    # Through the states, and the scores' gradients.
-    reads_out = tl.where(query[:, None], dy + n * y_b + h * y_h + here * y_t, dr + mine[:, None] * V)
-    writes_in = e + mine_s[:, None] * V
-    if GENERAL:
-        lower = tl.arange(0, 2 * C)[:, None] >= C
-        writes_in = tl.where(lower, v + n * v_b + h * v_h + here_s * v_t, writes_in)
+    row = tl.arange(0, C)
+    first, stop = place(table, at % chunks, T, C, PACKED)
+    first = first.to(tl.int64)
+    here = (first + row)[:, None]
+    live = first + row < stop
+    mine = (n * T + first + row) * H + h
     column = block * BK + tl.arange(0, BK)
     in_k = column < K
-    dR = tl.zeros([2 * C, BK], tl.float32)
-    dW = tl.zeros([s.shape[0], BK], tl.float32)
-    dA = tl.zeros([2 * C, s.shape[0]], tl.float32)
+    inside = live[:, None] & in_k[None, :]
+    at_own = mine[:, None] * K + column[None, :]
+    low = dr.dtype.element_ty
+    k += n * k_b + h // group_heads * k_h + here * k_t + column[None, :]
+    dy += n * y_b + h * y_h + here * y_t
+    e += mine[:, None] * V
+    dr += mine[:, None] * V
+
+    # Through the states, and the scores' gradients.
+    dP = tl.zeros([C, C], tl.float32)
+    dA = tl.zeros([C, C], tl.float32)
+    d_query = tl.zeros([C, BK], tl.float32)
+    d_reader = tl.zeros([C, BK], tl.float32)
+    d_writer = tl.zeros([C, BK], tl.float32)
     left = tl.zeros([BK], tl.float32)
     for start in range(0, V, BV):
         column_v = start + tl.arange(0, BV)
-        in_v = column_v < V
+        rows = live[:, None] & (column_v < V)[None, :]
         tile = at * K * V + column_v[:, None] * K + column[None, :]
-        in_tile = in_v[:, None] & in_k[None, :]
-        out = tl.load(reads_out + column_v[None, :], mask=live[:, None] & in_v[None, :], other=0.0)
-        into = tl.load(writes_in + column_v[None, :], mask=live_s[:, None] & in_v[None, :], other=0.0)
-        S = tl.load(states + tile, mask=in_tile, other=0.0)
+        in_tile = (column_v < V)[:, None] & in_k[None, :]
         D = tl.load(ends + tile, mask=in_tile, other=0.0)
+        S = tl.load(states + tile, mask=in_tile, other=0.0)
         left += tl.sum(S.to(tl.float32) * D.to(tl.float32), 0)
-        dA = tl.dot(out, tl.trans(into), dA, input_precision=PRECISION)
-        dR = tl.dot(out, S, dR, input_precision=PRECISION)
-        dW = tl.dot(into, D, dW, input_precision=PRECISION)
+        written = tl.load(e + column_v[None, :], mask=rows, other=0.0)
+        d_writer = tl.dot(written, D, d_writer, input_precision=PRECISION)
+        out = tl.load(dy + column_v[None, :], mask=rows, other=0.0)
+        solved = tl.load(dr + column_v[None, :], mask=rows, other=0.0)
+        d_query = tl.dot(out, S, d_query, input_precision=PRECISION)
+        d_reader = tl.dot(solved, S, d_reader, input_precision=PRECISION)
+        dP = tl.dot(out, tl.trans(written), dP, input_precision=PRECISION)
+        dA = tl.dot(solved, tl.trans(written), dA, input_precision=PRECISION)
+    dP = tl.where(row[:, None] >= row[None, :], dP, 0.0).to(low)
+    dA = tl.where(row[:, None] > row[None, :], dA, 0.0).to(low)
 
-    q += n * q_b + h // group_heads * q_h + here * q_t
-    k += n * k_b + h // group_heads * k_h
-    if GENERAL:
-        reader = tl.where(query[:, None], q, a + n * a_b + h * a_h + here * a_t)
-        writer = tl.where(lower, k + here_s * k_t, b + n * b_b + h * b_h + here_s * b_t)
-    else:
-        reader = tl.where(query[:, None], q, k + here * k_t)
-        writer = k + here_s * k_t
-    sign = tl.where(query, scale, 1.0 if GENERAL else -1.0)[:, None]
-    inside = live[:, None] & in_k[None, :]
-    inside_s = live_s[:, None] & in_k[None, :]
-    g += n * g_b + h * g_h + (first + token)[:, None] * g_t + column[None, :] * g_k
-    gs, total = load_decays(g, (first + token < T)[:, None] & in_k[None, :])
-    size = LEVELS if FLAT else block_size(gs, LIMIT, LEVELS)
-    w_block, w_chunk = block_factors(gs, total, s, s + 1, size, True, FLAT, LIMIT, SPLIT, PRECISION)
-    W = tl.load(writer + column[None, :], mask=inside_s, other=0.0).to(tl.float32)
-    if BETAS:
-        weight = tl.load(beta + n * beta_b + h * beta_h + (first + s) * beta_t, mask=live_s, other=0.0).to(tl.float32)
-        W *= weight[:, None]
-    faded_w = (W * w_block).to(low)
+    g += n * g_b + h * g_h + here * g_t + column[None, :] * g_k
+    gs, total = load_decays(g, inside)
     left *= tl.exp2(total)
-    dA = tl.where(s[None, :] < (t + tl.where(query, 1, 0))[:, None], dA, 0.0).to(low)
-    at_r = mine[:, None] * K + column[None, :]
-    at_w = mine_s[:, None] * K + column[None, :]
+    size = LEVELS if FLAT else block_size(gs, LIMIT, LEVELS)
+    since, until = token_factors(gs, size, FLAT, LIMIT, SPLIT, PRECISION)
+    keys = tl.load(k, mask=inside, other=0.0).to(tl.float32)
+    writers = keys
+    if BETAS:
+        weight = tl.load(beta + n * beta_b + h * beta_h + (first + row) * beta_t, mask=live, other=0.0).to(tl.float32)
+        writers *= weight[:, None]
+    q += n * q_b + h // group_heads * q_h + here * q_t + column[None, :]
     if FLAT:  # exp(G) = exp(E) exp(total / 2): states and pairs share their factors
         half = tl.exp2(0.5 * total)[None, :]
-        dW *= half
-        left += tl.sum(faded_w.to(tl.float32) * dW, 0)
-        dR = tl.dot(dA, faded_w, dR * half, input_precision=PRECISION)
-        r_block, _ = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
-        R = tl.load(reader + column[None, :], mask=inside, other=0.0).to(tl.float32) * sign
-        faded_r = (R * r_block).to(low)
-        d_decay = sums(token[:, None] < reach[None, :], faded_r.to(tl.float32) * dR, SPLIT, PRECISION)
-        dR *= r_block * sign
-        tl.store(dq + at_r, dR.to(dq.dtype.element_ty), mask=inside & query[:, None])
-        if GENERAL:
-            tl.store(da + at_r, dR.to(low), mask=inside & ~query[:, None])
-        dW = tl.dot(tl.trans(dA), faded_r, dW, input_precision=PRECISION)
-        d_decay -= sums(token[:, None] <= s[None, :], faded_w.to(tl.float32) * dW, SPLIT, PRECISION)
-        dW *= w_block
+        writer = (writers * until).to(low)
+        d_writer *= half
+        left += tl.sum(writer.to(tl.float32) * d_writer, 0)
+        reader = (-keys * since).to(low)
+        d_reader = tl.dot(dA, writer, d_reader * half, input_precision=PRECISION)
+        d_writer = tl.dot(tl.trans(dA), reader, d_writer, input_precision=PRECISION)
+        moved = reader.to(tl.float32) * d_reader
+        d_reader *= since
+        queries = tl.load(q, mask=inside, other=0.0).to(tl.float32) * scale
+        query = (queries * since).to(low)
+        d_query = tl.dot(dP, writer, d_query * half, input_precision=PRECISION)
+        d_writer = tl.dot(tl.trans(dP), query, d_writer, input_precision=PRECISION)
+        moved += query.to(tl.float32) * d_query - writer.to(tl.float32) * d_writer
+        d_query *= since
+        d_writer *= until
     else:
-        r_block, r_chunk = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
-        R = tl.load(reader + column[None, :], mask=inside, other=0.0).to(tl.float32) * sign
-        faded_r = (R * r_block).to(low)
-        dR *= r_chunk
-        dW *= w_chunk
-        read = R * dR
-        wrote = W * dW
-        left += tl.sum(wrote, 0)
-        apart = t[:, None] ^ s[None, :]
-        of_block = tl.where(apart >> size == 0, dA, 0.0).to(low)
-        d_reader = tl.dot(of_block, faded_w, input_precision=PRECISION)
-        d_writer = tl.dot(tl.trans(of_block), faded_r, input_precision=PRECISION)
-        read += faded_r.to(tl.float32) * d_reader
-        wrote += faded_w.to(tl.float32) * d_writer
-        dR += d_reader * r_block
-        dW += d_writer * w_block
-        for level in range(size, LEVELS):
-            r_level = level_factors(gs, t, reach, level, False, SPLIT, PRECISION)
-            w_level = level_factors(gs, s, s + 1, level, True, SPLIT, PRECISION)
-            faded_r = (R * r_level).to(low)
-            faded_w = (W * w_level).to(low)
-            of_level = tl.where(apart >> level == 1, dA, 0.0).to(low)
-            d_reader = tl.dot(of_level, faded_w, input_precision=PRECISION)
-            d_writer = tl.dot(tl.trans(of_level), faded_r, input_precision=PRECISION)
-            read += faded_r.to(tl.float32) * d_reader
-            wrote += faded_w.to(tl.float32) * d_writer
-            dR += d_reader * r_level
-            dW += d_writer * w_level
-        d_decay = sums(token[:, None] < reach[None, :], read, SPLIT, PRECISION)
-        d_decay -= sums(token[:, None] <= s[None, :], wrote, SPLIT, PRECISION)
-        dR *= sign
-        tl.store(dq + at_r, dR.to(dq.dtype.element_ty), mask=inside & query[:, None])
-        if GENERAL:
-            tl.store(da + at_r, dR.to(low), mask=inside & ~query[:, None])
+        queries = tl.load(q, mask=inside, other=0.0).to(tl.float32) * scale
+        from_start, to_end = chunk_factors(gs, SPLIT, PRECISION)
+        d_query *= from_start
+        d_reader *= from_start
+        d_writer *= to_end
+        left += tl.sum(writers * d_writer, 0)
+        moved = queries * d_query - keys * d_reader - writers * d_writer
+        apart = row[:, None] ^ row[None, :]
+        for level in range(size - 1, LEVELS):
+            among = apart >> size == 0
+            if level >= size:
+                since, until = boundary_factors(gs, level, SPLIT, PRECISION)
+                among = apart >> level == 1
+            writer, reader, query = (writers * until).to(low), (-keys * since).to(low), (queries * since).to(low)
+            here_A, here_P = tl.where(among, dA, 0.0).to(low), tl.where(among, dP, 0.0).to(low)
+            for_reader = tl.dot(here_A, writer, input_precision=PRECISION)
+            for_query = tl.dot(here_P, writer, input_precision=PRECISION)
+            for_writer = tl.dot(tl.trans(here_A), reader, input_precision=PRECISION)
+            for_writer = tl.dot(tl.trans(here_P), query, for_writer, input_precision=PRECISION)
+            moved += reader.to(tl.float32) * for_reader
+            moved += query.to(tl.float32) * for_query - writer.to(tl.float32) * for_writer
+            d_reader += for_reader * since
+            d_query += for_query * since
+            d_writer += for_writer * until
 
-    own = ((n * T + first + token) * H + h)[:, None] * K + column[None, :]
-    in_own = (first + token < T)[:, None] & in_k[None, :]
-    tl.store(dg + own, (d_decay + left[None, :]).to(dg.dtype.element_ty), mask=in_own)
-    if GENERAL:
-        tl.store(db + at_w, dW.to(low), mask=inside_s & ~lower)
-        tl.store(dk + at_w, dW.to(dk.dtype.element_ty), mask=inside_s & lower)
-    else:
-        second = tl.arange(0, 2)[:, None, None] == 1
-        d_keys = tl.sum(tl.where(second, tl.reshape(dR, (2, C, BK)), 0.0), 0)
-        if BETAS:
-            keys = tl.load(writer + column[None, :], mask=inside_s, other=0.0).to(tl.float32)
-            tl.store(dbeta + block * B * T * H + mine_s, tl.sum(keys * dW, 1), mask=live_s)
-            dW *= weight[:, None]
-        tl.store(dk + own, (d_keys + dW).to(dk.dtype.element_ty), mask=in_own)
+    tl.store(dq + at_own, (d_query * scale).to(dq.dtype.element_ty), mask=inside)
+    d_decay = sums(row[:, None] <= row[None, :], moved, SPLIT, PRECISION) + left[None, :]
+    if BETAS:
+        tl.store(dbeta + block * B * T * H + mine, tl.sum(keys * d_writer, 1), mask=live)
+        d_writer *= weight[:, None]
+    tl.store(dg + at_own, d_decay.to(dg.dtype.element_ty), mask=inside)
+    tl.store(dk + at_own, (d_writer - d_reader).to(dk.dtype.element_ty), mask=inside)

@@ -1,10 +1,10 @@
 """What the delta rule's scan needs of each chunk when every key channel has its own decay.
 
-Scores are R_ti W_si exp(Σ g between them) summed over channels i, R the readers and W the writers. A chunk through
-which no channel decays by more than two to the power of 2 · LIMIT is *flat*: one product of R exp(E) and W exp(−E), E
-the sum of g since the chunk's middle, is right wherever t ≥ s. Others are *steep*, and taken by a second launch: blocks
-of tokens as large as the decay allows in the same way, and pairs in different blocks where they first fall into
-different halves, through the boundary between them, without a positive exponent.
+Scores are R_ti W_si exp(Σ g between them) summed over channels i; R is what reads, q and −k, W what writes, β k. A
+chunk through which no channel decays by more than two to the power of 2 · LIMIT is *flat*: one product of R exp(E) and
+W exp(−E), E the sum of g since the chunk's middle, is right wherever t ≥ s. Others are *steep*, and taken by a second
+launch: blocks of tokens as large as the decay allows in the same way, and pairs in different blocks where they first
+fall into different halves, through the boundary between them, without a positive exponent.
 """
 
 from __future__ import annotations
@@ -12,109 +12,106 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from chimeralab_kernels.triton_tier.delta_stacks import (
-    block_factors,
+from chimeralab_kernels.triton_tier.delta_decays import (
     block_size,
-    level_factors,
+    boundary_factors,
+    chunk_factors,
     load_decays,
-    reader_rows,
+    token_factors,
 )
+from chimeralab_kernels.triton_tier.gla_scan import place
 
 
 @triton.jit
 def delta_channel_scores(  # noqa: PLR0915
     q, k,  # B T G K
-    a, b, g,  # B T H K
+    g,  # B T H K
     beta,  # B T H
     overlaps,  # B·H chunks C C: A, in float32
-    feed, from_e, from_v,  # B·H chunks C C: M, P, N
-    x, w, reads, adds,  # B T H K: what reads the state, writes e, is read for y, writes v
+    from_e,  # B·H chunks C C: P
+    x, w, reads,  # B T H K: what reads the state, writes e, is read for y
     totals,  # B·H chunks K: the decay of a chunk
     steep,  # B·H chunks
-    q_b, q_t, q_h, k_b, k_t, k_h, a_b, a_t, a_h, b_b, b_t, b_h, g_b, g_t, g_h, g_k, beta_b, beta_t, beta_h,  # strides
-    T, H, group_heads, scale,
+    table,  # chunks 2: where packed sequences have their chunks
+    q_b, q_t, q_h, k_b, k_t, k_h, g_b, g_t, g_h, g_k, beta_b, beta_t, beta_h,  # strides
+    T, H, chunks, group_heads, scale,
     K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
     LEVELS: tl.constexpr,  # C = 2 ** LEVELS
     LIMIT: tl.constexpr,
     FLAT: tl.constexpr,  # every chunk as one block, and `steep` written; otherwise those that are steep again
-    GENERAL: tl.constexpr,  # a and b are given; without, they are −k, after the decay, and β k
-    BETAS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    OVERLAPS: tl.constexpr,  # write A
+    BETAS: tl.constexpr, PACKED: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: a chunk of one head."""
-    chunks = tl.cdiv(T, C)
     at = tl.program_id(0).to(tl.int64)
     if not FLAT:  # noqa: SIM102 - `and` would load either way
         if tl.load(steep + at) == 0:
             return
     head = at // chunks
     n, h = head // H, head % H
-    first = at % chunks * C
-    query, t, reach = reader_rows(C, GENERAL)
-    live = first + t < T
-    token = tl.arange(0, C)
-    s = tl.arange(0, 2 * C) % C if GENERAL else token
-    q += n * q_b + h // group_heads * q_h + (first + t)[:, None] * q_t
-    k += n * k_b + h // group_heads * k_h
-    g += n * g_b + h * g_h + (first + token)[:, None] * g_t
-    own = ((n * T + first + t) * H + h)[:, None] * K
-    here = (first + s)[:, None]
-    if GENERAL:
-        lower = tl.arange(0, 2 * C)[:, None] >= C
-        reader = tl.where(lower, a + n * a_b + h * a_h + (first + t)[:, None] * a_t, q)
-        writer = tl.where(lower, k + here * k_t, b + n * b_b + h * b_h + here * b_t)
-        wrote = tl.where(lower, adds, w) + own
-        live_s = live
-    else:
-        reader = tl.where(query[:, None], q, k + (first + t)[:, None] * k_t)
-        writer = k + here * k_t
-        wrote = w + ((n * T + first + s) * H + h)[:, None] * K
-        live_s = first + s < T
-    read = tl.where(query[:, None], reads, x) + own
-    sign = tl.where(query, scale, 1.0 if GENERAL else -1.0)[:, None]
-    weight = tl.full([C], 1.0, tl.float32)
+    row = tl.arange(0, C)
+    first, stop = place(table, at % chunks, T, C, PACKED)
+    first = first.to(tl.int64)
+    here = (first + row)[:, None]
+    live = first + row < stop
+    q += n * q_b + h // group_heads * q_h + here * q_t
+    k += n * k_b + h // group_heads * k_h + here * k_t
+    g += n * g_b + h * g_h + here * g_t
+    own = ((n * T + first + row) * H + h)[:, None] * K
     if BETAS:
-        weight = tl.load(beta + n * beta_b + h * beta_h + (first + s) * beta_t, mask=live_s, other=0.0).to(tl.float32)
+        weight = tl.load(beta + n * beta_b + h * beta_h + (first + row) * beta_t, mask=live, other=0.0).to(tl.float32)
 
     low = x.dtype.element_ty
-    A = tl.zeros([2 * C, s.shape[0]], tl.float32)
+    A = tl.zeros([C, C], tl.float32)
+    P = tl.zeros([C, C], tl.float32)
     strongest = 0.0
     for begin in range(0, K, BK):
         column = begin + tl.arange(0, BK)
         in_k = column < K
-        R = tl.load(reader + column[None, :], mask=live[:, None] & in_k[None, :], other=0.0)
-        W = tl.load(writer + column[None, :], mask=live_s[:, None] & in_k[None, :], other=0.0)
-        R = R.to(tl.float32) * sign
-        W = W.to(tl.float32)
-        if BETAS:
-            W *= weight[:, None]
-        gs, total = load_decays(g + column[None, :] * g_k, (first + token < T)[:, None] & in_k[None, :])
+        inside = live[:, None] & in_k[None, :]
+        gs, total = load_decays(g + column[None, :] * g_k, inside)
         size = LEVELS if FLAT else block_size(gs, LIMIT, LEVELS)
         tl.store(totals + at * K + column, tl.exp2(total), mask=in_k)
         strongest = tl.maximum(strongest, tl.max(-total, 0))
-        r_block, r_chunk = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
-        w_block, w_chunk = block_factors(gs, total, s, s + 1, size, True, FLAT, LIMIT, SPLIT, PRECISION)
-        tl.store(read + column[None, :], (R * r_chunk).to(low), mask=live[:, None] & in_k[None, :])
-        tl.store(wrote + column[None, :], (W * w_chunk).to(low), mask=live_s[:, None] & in_k[None, :])
-        pairs = tl.dot((R * r_block).to(low), tl.trans((W * w_block).to(low)), input_precision=PRECISION)
-        if FLAT:
-            A += pairs
+        since, until = token_factors(gs, size, FLAT, LIMIT, SPLIT, PRECISION)
+        if FLAT:  # exp(G) = exp(E) exp(total / 2)
+            half = tl.exp2(0.5 * total)[None, :]
+            from_start, to_end = since * half, until * half
         else:
-            apart = t[:, None] ^ s[None, :]
-            A += tl.where(apart >> size == 0, pairs, 0.0)
-            for level in range(size, LEVELS):
-                faded_r = (R * level_factors(gs, t, reach, level, False, SPLIT, PRECISION)).to(low)
-                faded_w = (W * level_factors(gs, s, s + 1, level, True, SPLIT, PRECISION)).to(low)
-                pairs = tl.dot(faded_r, tl.trans(faded_w), input_precision=PRECISION)
-                A += tl.where(apart >> level == 1, pairs, 0.0)
+            from_start, to_end = chunk_factors(gs, SPLIT, PRECISION)
 
-    A = tl.where(s[None, :] < (t + tl.where(query, 1, 0))[:, None], A, 0.0)
-    cell = at * C * C + t[:, None] * C + s[None, :]
-    left = (tl.arange(0, s.shape[0]) < C)[None, :]
-    if GENERAL:
-        to = tl.where(query[:, None], tl.where(left, from_e, from_v), feed)
-        tl.store(to + cell, A.to(low), mask=query[:, None] | ~left)
-    else:
-        tl.store(from_e + cell, A.to(low), mask=query[:, None] & left)
-    tl.store(overlaps + cell, -A, mask=~query[:, None] & left)
+        keys = tl.load(k + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        queries = tl.load(q + column[None, :], mask=inside, other=0.0).to(tl.float32) * scale
+        writers = keys * weight[:, None] if BETAS else keys
+        at_own = own + column[None, :]
+        tl.store(reads + at_own, (queries * from_start).to(low), mask=inside)
+        tl.store(x + at_own, (-keys * from_start).to(low), mask=inside)
+        tl.store(w + at_own, (writers * to_end).to(low), mask=inside)
+        query, reader, writer = (queries * since).to(low), (-keys * since).to(low), (writers * until).to(low)
+        apart = row[:, None] ^ row[None, :]
+        P = _add(P, query, writer, apart >> size == 0, FLAT, PRECISION)
+        if OVERLAPS:
+            A = _add(A, reader, writer, apart >> size == 0, FLAT, PRECISION)
+        if not FLAT:
+            for level in range(size, LEVELS):
+                since, until = boundary_factors(gs, level, SPLIT, PRECISION)
+                query, reader = (queries * since).to(low), (-keys * since).to(low)
+                writer = (writers * until).to(low)
+                P = _add(P, query, writer, apart >> level == 1, False, PRECISION)
+                if OVERLAPS:
+                    A = _add(A, reader, writer, apart >> level == 1, False, PRECISION)
+
+    cell = at * C * C + row[:, None] * C + row[None, :]
+    tl.store(from_e + cell, tl.where(row[:, None] >= row[None, :], P, 0.0).to(low))
+    if OVERLAPS:
+        tl.store(overlaps + cell, tl.where(row[:, None] > row[None, :], -A, 0.0))
     if FLAT:
         tl.store(steep + at, (strongest > 2 * LIMIT).to(tl.int8))
+
+
+@triton.jit
+def _add(scores, readers, writers, among, ALL: tl.constexpr, PRECISION: tl.constexpr):
+    """With the scores of `among`; where ALL, of all."""
+    if ALL:
+        return tl.dot(readers, tl.trans(writers), scores, input_precision=PRECISION)
+    return scores + tl.where(among, tl.dot(readers, tl.trans(writers), input_precision=PRECISION), 0.0)

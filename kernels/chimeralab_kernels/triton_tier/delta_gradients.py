@@ -14,6 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.gla_scan import place
+
 
 @triton.jit
 def delta_gradients(  # noqa: PLR0915
@@ -25,19 +27,21 @@ def delta_gradients(  # noqa: PLR0915
     states, ends,  # B·H chunks V K: the state before each chunk; the gradient of the one after it
     dq, dk,  # B T H K
     dg, dbeta,  # B T H
+    table,  # chunks 2: where packed sequences have their chunks
     q_b, q_t, q_h, k_b, k_t, k_h, y_b, y_t, y_h, g_b, g_t, g_h, beta_b, beta_t, beta_h,  # strides
-    T, H, group_heads, scale,
+    T, H, chunks, group_heads, scale,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-    DECAYS: tl.constexpr, BETAS: tl.constexpr, PRECISION: tl.constexpr,
+    DECAYS: tl.constexpr, BETAS: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """With one decay, or none, a token and head. One program: one chunk of one head; BV ≥ V."""
-    chunks = tl.cdiv(T, C)
     at = tl.program_id(0).to(tl.int64)
     head = at // chunks
     b, h = head // H, head % H
     row = tl.arange(0, C)
-    t = at % chunks * C + row
-    live = t < T
+    first, stop = place(table, at % chunks, T, C, PACKED)
+    first = first.to(tl.int64)
+    t = first + row
+    live = t < stop
     column_v = tl.arange(0, BV)
     in_v = column_v < V
     rows_v = live[:, None] & in_v[None, :]

@@ -11,25 +11,34 @@ from dataclasses import dataclass
 
 import torch
 
+from chimeralab_kernels.triton_tier.gla_packing import Cut
 from chimeralab_kernels.triton_tier.gla_plan import PROGRAMS, power_of_two
 
 LEAST_SEGMENTS = 4
 """Fewer are not worth the two scans."""
 
 
-def sizes_lack(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: bool) -> str | None:
-    """Why there is no kernel for heads of these sizes, with a decay by channel (or a and b) or without; or None."""
-    sizes = (key_dim, value_dim)
-    if max(sizes) > 256:
+def sizes_lack(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: bool, general: bool) -> str | None:
+    """Why there is no kernel for heads of these sizes; or None."""
+    if max(key_dim, value_dim) > 256:
         return "takes head sizes up to 256"
     if dtype == torch.float32:
         return None
-    # In half precision Triton 3.6 gets other sizes wrong now and then; docs/kernels.md.
-    if any(size < 16 or size & (size - 1) for size in sizes):
-        return "takes head sizes of 16, 32, 64, 128 or 256 in half precision"
-    if by_channel and value_dim not in (64, 128):
-        return "has been checked by channel, in half precision, for 64 and 128 values a head alone"
+    # No GPU has checked these.
+    if general and value_dim > 128:
+        return "takes up to 128 values a head with a and b in half precision"
+    if by_channel and not general and key_dim > 128:
+        return "takes up to 128 keys a head with a decay by channel in half precision"
     return None
+
+
+def filled(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: bool, general: bool) -> tuple[int, int]:
+    """The sizes up to which heads are filled with zeros. In half precision Triton 3.6 gets others than powers of two
+    wrong now and then; docs/kernels.md has those that were checked."""
+    if dtype == torch.float32:
+        return key_dim, value_dim
+    least_key, least_value = (16, 64) if general else (64, 16) if by_channel else (16, 16)
+    return max(power_of_two(key_dim), least_key), max(power_of_two(value_dim), least_value)
 
 
 @dataclass(frozen=True)
@@ -41,24 +50,16 @@ class Tile:
     stages: int
 
 
-@dataclass(frozen=True)
-class Plan:
-    chunk: int
-    chunks: int
-    segments: int
-    chunks_a_segment: int
-
-
-def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
+def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Cut:
     single, K = dtype == torch.float32, power_of_two(key_dim)
     chunk = 16 if single else 64
     chunks = -(-T // chunk)
-    block_v = scan_tile(K, value_dim, dtype, rows=True, general=False, output=True).block_v
+    block_v = scan_tile(K, value_dim, dtype, rows=True, general=False, output=True, adds=False).block_v
     segments = min(PROGRAMS // (batch * heads * -(-value_dim // block_v)), chunks // 8)
     if segments < LEAST_SEGMENTS or K > 128:  # the matrices of larger heads do not fit a processor
         segments = 1
     chunks_a_segment = -(-chunks // segments)
-    return Plan(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)
+    return Cut(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,39 @@ class WithinTile:
     block_k: int
     block_v: int
     warps: int
+    stages: int = 1
 
 
-def within_tile(dtype: torch.dtype) -> WithinTile:
+def within_tile(dtype: torch.dtype, *, general: bool, flat: bool) -> WithinTile:
     """For a decay by channel, heads of any size. In half precision blocks of 32 channels read outside their memory."""
-    return WithinTile(32, 64, 4) if dtype == torch.float32 else WithinTile(64, 64, 8)
+    if dtype == torch.float32:
+        return WithinTile(32, 64, 4)
+    return WithinTile(64, 64, 4, 2) if flat and not general else WithinTile(64, 64, 8)
 
 
-def scan_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, rows: bool, general: bool, output: bool) -> Tile:
-    """For a scan whose operands carry row factors or not, with a and b or not, that writes y or not."""
+@dataclass(frozen=True)
+class GradientTile:
+    """How many channels a program treats at once of the gradients without a decay by channel; launch parameters."""
+
+    block_k: int
+    warps: int
+    stages: int
+
+
+def gradient_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, decays: bool) -> GradientTile:
+    if dtype == torch.float32 or key_dim < 64 or value_dim > 128:
+        return GradientTile(min(power_of_two(key_dim), 32), 4, 1)
+    return GradientTile(32 if decays else 64, 4, 2)
+
+
+def scan_tile(
+    key_dim: int, value_dim: int, dtype: torch.dtype, *, rows: bool, general: bool, output: bool, adds: bool
+) -> Tile:
+    """For a scan whose operands carry row factors or not, with a and b or not, that writes y or not, and whose state
+    takes a second product or not."""
     single, K, V = dtype == torch.float32, power_of_two(key_dim), power_of_two(value_dim)
     if single or K > 128:
         return Tile(min(V, 32), 4, 2 if rows and not single else 1)
-    if rows or V <= 64 or (general and output):
+    if rows or V <= 64 or (general and output) or (V == 128 and not (output or adds)):
         return Tile(min(V, 64), 4, 2)
     return Tile(128, 8, 3 if output else 2)  # operands of their own fill the shared memory: more columns share them

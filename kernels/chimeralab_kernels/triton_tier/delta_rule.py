@@ -1,7 +1,7 @@
 """The delta rule as two torch operators, forward and backward.
 
-Between the passes only the inputs are kept, and where there are several segments the state that each meets and by
-what matrix each multiplies it.
+Between the passes only the inputs are kept, each chunk's triangular matrix (C numbers a token and head), and where
+there are several segments the state that each meets and by what matrix each multiplies it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier.delta_channel_gradients import delta_channel_gradients
 from chimeralab_kernels.triton_tier.delta_chunks import (
     Chunks,
     channel_chunks,
+    invert,
+    matrices,
     meet,
     precision,
     scalar_chunks,
@@ -25,9 +29,11 @@ from chimeralab_kernels.triton_tier.delta_chunks import (
     transitions,
     within_constants,
 )
+from chimeralab_kernels.triton_tier.delta_general_gradients import delta_general_gradients
 from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
-from chimeralab_kernels.triton_tier.delta_plan import Plan, plan, within_tile
+from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, plan, within_tile
 from chimeralab_kernels.triton_tier.delta_step import delta_step
+from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_sequences, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import power_of_two
 from chimeralab_kernels.triton_tier.launch import unit_stride
 
@@ -42,16 +48,31 @@ def delta_rule(
     b: Tensor | None = None,  # B T H K
     scale: float | None = None,
     initial_state: Tensor | None = None,  # B H K V
-    cu_seqlens: None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if cu_seqlens is not None:
+        check_offsets(cu_seqlens, v)
     if a is not None:  # then values are written as they are, and every channel has its decay
         v = v if beta is None else (v * beta.unsqueeze(-1)).to(v.dtype)
         log_decay = v.new_zeros(1, 1, 1) if log_decay is None else log_decay
         log_decay = log_decay if log_decay.dim() == 4 else log_decay.unsqueeze(-1)
         beta, log_decay = None, log_decay.expand(a.shape)
-    y, final, _, _ = delta_forward(q, k, v, beta, log_decay, a, b, initial_state, scale)
-    return y, final
+    (K, V), g = (k.shape[-1], v.shape[-1]), log_decay
+    by_channel = g is not None and g.dim() == 4
+    if v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled():  # the step alone takes every size
+        key_dim, value_dim = filled(K, V, v.dtype, by_channel=by_channel, general=a is not None)
+        q, k, a, b = (None if x is None else _fill(x, key_dim) for x in (q, k, a, b))
+        v, g = _fill(v, value_dim), _fill(g, key_dim) if by_channel else g
+        initial_state = None if initial_state is None else _fill(initial_state, value_dim, key_dim)
+    y, final, *_ = delta_forward(q, k, v, beta, g, a, b, initial_state, cu_seqlens, scale)
+    return (y, final) if y.shape[-1] == V and k.shape[-1] == K else (y[..., :V], final[..., :K, :V])
+
+
+def _fill(x: Tensor, columns: int, rows: int | None = None) -> Tensor:
+    """Zeros behind the last dimension, and the one before it, up to these sizes."""
+    missing = [0, columns - x.shape[-1]] + ([] if rows is None else [0, rows - x.shape[-2]])
+    return F.pad(x, missing) if any(missing) else x
 
 
 @torch.library.custom_op("chimeralab::delta_rule", mutates_args=())
@@ -64,21 +85,26 @@ def delta_forward(
     a: Tensor | None,
     b: Tensor | None,
     initial: Tensor | None,
+    cu_seqlens: Tensor | None,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, the final state, and of each segment the state that it meets and its matrix (empty when there is one)."""
-    cut = _plan(k, v)
-    y, final, starts, transition = _outputs(k, v, cut)
-    if v.shape[1] == 1:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, the final state, each chunk's `system`, and of each segment the state that it meets and its matrix (empty
+    when there is one)."""
+    cut = _cut(k, v, cu_seqlens)
+    y, final, system, starts, transition = _outputs(k, v, cut)
+    if v.shape[1] == 1 and cu_seqlens is None:
         _step(q, k, v, beta, g, a, b, initial, scale, y, final)
-        return y, final, starts, transition
-    chunks = _chunks(cut, q, k, v, beta, g, a, b, scale)
-    start = None if initial is None else initial.contiguous()
-    if cut.segments > 1:
+        return y, final, system, starts, transition
+    chunks = _chunks(cut, q, k, v, beta, g, a, b, system, scale)
+    invert(chunks)
+    start = heads_first(initial, cut)
+    if starts.numel():
         transition = transitions(cut, chunks, v.shape[2])
         start = starts = meet(cut, chunks, v, transition, start)
-    scan(cut, chunks, v, v.shape[2], y=y, start=start, final=final)
-    return y, final, starts, transition
+    (B, _, H, V), K = v.shape, k.shape[-1]
+    ends = final.view(B, H, cut.sequences, K, V)
+    scan(cut, chunks, v, H, y=y, start=start, final=ends)
+    return y, sequences_first(ends), system, starts, transition
 
 
 @torch.library.custom_op("chimeralab::delta_rule_backward", mutates_args=())
@@ -93,6 +119,8 @@ def delta_backward(
     a: Tensor | None,
     b: Tensor | None,
     initial: Tensor | None,
+    cu_seqlens: Tensor | None,
+    system: Tensor,
     starts: Tensor,
     transition: Tensor,
     scale: float,
@@ -100,20 +128,22 @@ def delta_backward(
     """dq, dk, dv, dβ, dg, da, db and the initial state's gradient; those without an input are empty."""
     B, T, H, V = v.shape
     G, K = k.shape[2:]
-    cut = _plan(k, v)
+    cut = _cut(k, v, cu_seqlens)
     dy = torch.zeros_like(v) if dy is None else dy
     q, k, v, dy = (unit_stride(x) for x in (q, k, v, dy))
     a, b = (None if x is None else unit_stride(x) for x in (a, b))
-    chunks = _chunks(cut, q, k, v, beta, g, a, b, scale)
-    start = starts if cut.segments > 1 else None if initial is None else initial.contiguous()
-    end = None if d_final is None else d_final.contiguous()
-    if cut.segments > 1:
+    if T == 1 and cu_seqlens is None:  # the step has not written it
+        system = torch.zeros_like(system)
+    chunks = _chunks(cut, q, k, v, beta, g, a, b, system, scale, again=True)
+    start = starts if starts.numel() else heads_first(initial, cut)
+    end = heads_first(d_final, cut)
+    if starts.numel():
         end = meet(cut, chunks, dy, transition, end, backwards=True)
 
     states, ends = (v.new_empty(B * H, cut.chunks, V, K) for _ in range(2))
     e, dr = (v.new_empty(v.shape) for _ in range(2))
     dv = dr if a is None else v.new_empty(v.shape)  # without a and b a value is written as it is
-    d_initial = None if initial is None else v.new_empty(initial.shape, dtype=torch.float32)
+    d_initial = None if initial is None else v.new_empty((B, H, cut.sequences, K, V), dtype=torch.float32)
     scan(cut, chunks, v, H, e=e, states=states, start=start)
     scan(
         cut, chunks, dy, H, backwards=True, y=None if a is None else dv, e=dr, states=ends, start=end, final=d_initial
@@ -122,30 +152,44 @@ def delta_backward(
     dq, dk = (v.new_empty((B, T, H, K), dtype=each) for _ in range(2))
     dbeta, dg, da, db = (None if x is None else x.new_empty(x.shape) for x in (beta, g, a, b))
     if chunks.steep is not None:
-        tile = within_tile(v.dtype)
-        blocks = -(-K // tile.block_k)
-        parts = None if beta is None else v.new_empty((blocks, *beta.shape), dtype=torch.float32)
+        parts = None
         for flat in (True, False):
-            delta_channel_gradients[(B * H * cut.chunks * blocks,)](
-                q, k, a, b, g, beta, v, dy, e, dr, states, ends, chunks.steep, dq, dk, da, db, dg, parts,
-                *(stride for x in (q, k, a, b) for stride in strides(x)), *g.stride(),
-                *(stride for x in (beta, v, dy) for stride in strides(x)),
-                B, T, H, H // G, scale,
-                K=K, V=V, BK=tile.block_k, BV=tile.block_v, GENERAL=a is not None, BETAS=beta is not None,
-                **within_constants(cut, v, flat), num_warps=tile.warps, num_stages=1,
+            tile = within_tile(v.dtype, general=a is not None, flat=flat)
+            blocks = -(-K // tile.block_k)
+            grid, sizes = (B * H * cut.chunks * blocks,), (T, H, cut.chunks, H // G, scale)
+            options = {
+                "K": K, "V": V, "BK": tile.block_k, "BV": tile.block_v, **within_constants(cut, v, flat),
+                "num_warps": tile.warps, "num_stages": tile.stages,
+            }  # fmt: skip
+            if a is not None:
+                delta_general_gradients[grid](
+                    q, k, a, b, g, v, dy, e, dr, states, ends, chunks.steep, dq, dk, da, db, dg, cut.table,
+                    *(stride for x in (q, k, a, b) for stride in strides(x)), *g.stride(),
+                    *(stride for x in (v, dy) for stride in strides(x)), *sizes, **options,
+                )  # fmt: skip
+                continue
+            if beta is not None and parts is None:
+                parts = v.new_empty((blocks, *beta.shape), dtype=torch.float32)
+            delta_channel_gradients[grid](
+                q, k, g, beta, dy, e, dr, states, ends, chunks.steep, dq, dk, dg, parts, cut.table,
+                *strides(q), *strides(k), *g.stride(), *strides(beta), *strides(dy), B, *sizes,
+                BETAS=beta is not None, **options,
             )  # fmt: skip
         dbeta = None if parts is None else parts.sum(0).to(beta.dtype)
     else:
+        part = gradient_tile(K, V, v.dtype, decays=g is not None)
         delta_gradients[(B * H * cut.chunks,)](
             q, k, e, dr, dy, g, beta, chunks.overlaps, chunks.from_e, states, ends, dq, dk, dg, dbeta,
+            cut.table,
             *(stride for x in (q, k, dy, g, beta) for stride in strides(x)),
-            T, H, H // G, scale,
-            K=K, V=V, BK=min(power_of_two(K), 32), BV=power_of_two(V), C=cut.chunk,
-            DECAYS=g is not None, BETAS=beta is not None, PRECISION=precision(v), num_warps=4, num_stages=1,
+            T, H, cut.chunks, H // G, scale,
+            K=K, V=V, BK=part.block_k, BV=power_of_two(V), C=cut.chunk, DECAYS=g is not None,
+            BETAS=beta is not None, PACKED=cut.table is not None, PRECISION=precision(v),
+            num_warps=part.warps, num_stages=part.stages,
         )  # fmt: skip
     if G != H:
         dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
-    d_initial = None if d_initial is None else d_initial.to(initial.dtype)
+    d_initial = None if d_initial is None else sequences_first(d_initial).to(initial.dtype)
     return dq, dk, dv, *(v.new_empty(0) if x is None else x for x in (dbeta, dg, da, db, d_initial))
 
 
@@ -181,7 +225,7 @@ def _step(
 
 
 def _chunks(
-    cut: Plan,
+    cut: Cut,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -189,27 +233,29 @@ def _chunks(
     g: Tensor | None,
     a: Tensor | None,
     b: Tensor | None,
+    system: Tensor,
     scale: float,
+    again: bool = False,
 ) -> Chunks:
-    """What the scans need."""
+    """What the scans need. `again`: `system` is known."""
     if g is None or g.dim() == 3:
-        return scalar_chunks(cut, q, k, v, beta, g, scale)
-    return channel_chunks(cut, q, k, v, beta, g, a, b, scale)
+        return scalar_chunks(cut, q, k, v, beta, g, system, scale, overlaps=g is not None or not again)
+    return channel_chunks(cut, q, k, v, beta, g, a, b, system, scale, overlaps=not again)
 
 
-def _plan(k: Tensor, v: Tensor) -> Plan:
+def _cut(k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Cut:
     B, T, H, V = v.shape
-    return plan(B, H, T, k.shape[-1], V, v.dtype)
+    cut = plan(B, H, T, k.shape[-1], V, v.dtype)
+    return cut if cu_seqlens is None else cut_sequences(v, cu_seqlens, cut.chunk)
 
 
-def _outputs(k: Tensor, v: Tensor, cut: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _outputs(k: Tensor, v: Tensor, cut: Cut) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     B, _, H, V = v.shape
     K = k.shape[-1]
-    several = cut.segments > 1
-    starts = (B * H, cut.segments, K, V) if several else (0,)
-    transition = (B * H, cut.segments, K, K) if several else (0,)
-    states = (v.new_empty(shape, dtype=torch.float32) for shape in ((B, H, K, V), starts, transition))
-    return v.new_empty(v.shape), *states
+    met = cut.starts(k, v)
+    shapes = ((B * cut.sequences, H, K, V), met, (*met[:2], K, K) if len(met) > 1 else (0,))
+    final, starts, transition = (v.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    return v.new_empty(v.shape), final, matrices(cut, v, v.dtype), starts, transition
 
 
 @delta_forward.register_fake
@@ -222,9 +268,10 @@ def _(
     a: Tensor | None,
     b: Tensor | None,
     initial: Tensor | None,
+    cu_seqlens: Tensor | None,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(k, v, _plan(k, v))
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(k, v, _cut(k, v, cu_seqlens))
 
 
 @delta_backward.register_fake
@@ -239,6 +286,8 @@ def _(
     a: Tensor | None,
     b: Tensor | None,
     initial: Tensor | None,
+    cu_seqlens: Tensor | None,
+    system: Tensor,
     starts: Tensor,
     transition: Tensor,
     scale: float,
@@ -256,7 +305,7 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
 def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, *_: Any) -> tuple:
     inputs = ctx.saved_tensors[:8]
     grads = delta_backward(dy, d_final, *ctx.saved_tensors, ctx.scale)
-    return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None
+    return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None, None
 
 
 delta_forward.register_autograd(_differentiate, setup_context=_keep)

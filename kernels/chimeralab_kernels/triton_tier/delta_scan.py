@@ -2,7 +2,7 @@
 
 In each chunk, with S the state before it,
 
-    e  = T (M v + x S)           what is written; M = I where there is no `feed`
+    e  = r + (T − I) r           what is written; r = M v + x S, M = I where there is no `feed`
     y  = q S + P e + N v
     S' = decay S + wᵀ e + kᵀ v
 
@@ -19,20 +19,24 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.gla_scan import place
+
 
 @triton.jit
 def delta_scan(  # noqa: PLR0915
     x, w, q, k,  # B T H K each
     v,  # B T H V
-    system, feed, from_e, from_v,  # B·H chunks C C: T, M, P, N
+    system, feed, from_e, from_v,  # B·H chunks C C: T − I, M, P, N
     x_rows, w_rows, third_rows,  # B·H chunks C: factors of the rows of x, of w, and of q or k
     decay,  # B·H chunks K, or with row factors B·H chunks C, whose last row it is
     e, y,  # B T H V
     states,  # B·H chunks V K: the state before each chunk; backwards, the gradient of the one after it
     start,  # B·H segments K V: the state that each segment meets
-    final,  # B·H K V: the last state; of a `SEGMENT` B·H segments K V, each one's own
+    final,  # B·H K V: the last state; of a `SEGMENT`, or packed, B·H segments K V, each one's own
+    table,  # chunks 2, and
+    offsets,  # segments + 1: packed sequences' chunks, and the first of each sequence
     x_b, x_t, x_h, w_b, w_t, w_h, q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,  # strides
-    T, H, group_heads, segments, chunks_a_segment, x_scale, w_scale, third_scale,
+    T, H, chunks, group_heads, segments, chunks_a_segment, x_scale, w_scale, third_scale,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     BACKWARDS: tl.constexpr,
     ROWS: tl.constexpr,  # x, w and one of q and k carry row factors, belong to groups of heads, and x is w
@@ -45,6 +49,7 @@ def delta_scan(  # noqa: PLR0915
     STARTS: tl.constexpr,
     SEGMENT: tl.constexpr,
     ENDS: tl.constexpr,  # write final
+    PACKED: tl.constexpr,  # a segment is a sequence
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: BV columns of one head's state through one segment."""
@@ -55,9 +60,11 @@ def delta_scan(  # noqa: PLR0915
     segment = program % segments
     head = (program // segments).to(tl.int64)  # of the batch
     b, h = head // H, head % H
-    chunks = tl.cdiv(T, C)
     first = segment * chunks_a_segment
     last = min(first + chunks_a_segment, chunks)
+    if PACKED:
+        first = tl.load(offsets + segment)
+        last = tl.load(offsets + segment + 1)
 
     row = tl.arange(0, C)
     column_k = tl.arange(0, BK)
@@ -90,8 +97,9 @@ def delta_scan(  # noqa: PLR0915
     for i in range(first, last):
         n = first + last - 1 - i if BACKWARDS else i
         at = head * chunks + n
-        t = (n * C + row).to(tl.int64)
-        live = t < T
+        token, stop = place(table, n, T, C, PACKED)
+        t = (token + row).to(tl.int64)
+        live = t < stop
         rows_k, rows_v = live[:, None] & in_k[None, :], live[:, None] & in_v[None, :]
         reader = tl.load(x + t[:, None] * x_t, mask=rows_k, other=0.0)
         held = S.to(reader.dtype)
@@ -109,7 +117,7 @@ def delta_scan(  # noqa: PLR0915
             else:
                 met += values.to(tl.float32)
         inverse = tl.load(system + at * C * C + cell)
-        written = tl.dot(met.to(held.dtype), tl.trans(inverse), input_precision=PRECISION)
+        written = tl.dot(met.to(held.dtype), tl.trans(inverse), met, input_precision=PRECISION)
         if STATES:
             tl.store(e + t[:, None] * H * V, tl.trans(written).to(e.dtype.element_ty), mask=rows_v)
         if ROWS and (OUTPUT or ADD):
@@ -139,7 +147,7 @@ def delta_scan(  # noqa: PLR0915
                 values = (values * third[None, :]).to(held.dtype)
             S = tl.dot(values, added, S, input_precision=PRECISION)
     if ENDS:
-        if SEGMENT:
+        if SEGMENT or PACKED:
             tl.store(final + (head * segments + segment) * K * V + turned, S, mask=in_tile)
         elif (first == 0) if BACKWARDS else (last == chunks):
             tl.store(final + head * K * V + turned, S, mask=in_tile)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.gla_scan import place
+
 
 @triton.jit
 def delta_scores(
@@ -12,20 +14,24 @@ def delta_scores(
     g, beta,  # B T H
     overlaps, scores,  # B·H chunks C C: A in float32, P
     reads, writes,  # B·H chunks C
+    table,  # chunks 2: where packed sequences have their chunks
     q_b, q_t, q_h, k_b, k_t, k_h, g_b, g_t, g_h, beta_b, beta_t, beta_h,  # strides
-    T, H, group_heads, scale,
+    T, H, chunks, group_heads, scale,
     K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
-    DECAYS: tl.constexpr, BETAS: tl.constexpr, PRECISION: tl.constexpr,
+    DECAYS: tl.constexpr, BETAS: tl.constexpr,
+    OVERLAPS: tl.constexpr,  # write A
+    PACKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """With one decay, or none, a token and head: A, P, exp(G_t) and β_s exp(G_C − G_s)."""
-    chunks = tl.cdiv(T, C)
     at = tl.program_id(0).to(tl.int64)
     head = at // chunks
     b, h = head // H, head % H
     row = tl.arange(0, C)
-    t = at % chunks * C + row
+    first, stop = place(table, at % chunks, T, C, PACKED)
+    first = first.to(tl.int64)
+    t = first + row
     column = tl.arange(0, BK)
-    live = t < T
+    live = t < stop
     inside = live[:, None] & (column < K)[None, :]
     keys = tl.load(k + b * k_b + h // group_heads * k_h + t[:, None] * k_t + column[None, :], mask=inside, other=0.0)
     queries = tl.load(q + b * q_b + h // group_heads * q_h + t[:, None] * q_t + column[None, :], mask=inside, other=0.0)
@@ -43,8 +49,9 @@ def delta_scores(
         factor *= weight[None, :]
         to_end *= weight
     cell = at * C * C + row[:, None] * C + row[None, :]
-    met = tl.dot(keys, tl.trans(keys), input_precision=PRECISION) * factor
-    tl.store(overlaps + cell, met)
+    if OVERLAPS:
+        met = tl.dot(keys, tl.trans(keys), input_precision=PRECISION) * factor
+        tl.store(overlaps + cell, met)
     seen = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (factor * scale)
     tl.store(scores + cell, seen.to(scores.dtype.element_ty))
     tl.store(reads + at * C + row, from_start)
@@ -53,7 +60,7 @@ def delta_scores(
 
 @triton.jit
 def invert_systems(A, inverse, C: tl.constexpr):
-    """(I + A)⁻¹ of each A: C C, of which only what stands below the diagonal counts; C = 16 or 64.
+    """(I + A)⁻¹ − I of each A: C C, of which only what stands below the diagonal counts; C = 16 or 64.
 
     Blocks of 16 by forward substitution, then the blocks below them, in float32 throughout. No power of A is taken:
     repeated keys with β near 2 do no harm. One program of one warp: one matrix. Above the diagonal A is overwritten.
@@ -64,13 +71,14 @@ def invert_systems(A, inverse, C: tl.constexpr):
     row = tl.arange(0, 16)
     column = tl.arange(0, C)
     block = column // 16
-    X = tl.where(row[:, None] == column[None, :] % 16, 1.0, 0.0)  # the diagonal blocks side by side
+    units = tl.where(row[:, None] == column[None, :] % 16, 1.0, 0.0)
+    X = units  # the diagonal blocks side by side
     for i in tl.static_range(1, 16):
         here = A + block[None, :] * 16 * (C + 1) + i * C + row[:, None]
         weights = tl.load(here, mask=(row[:, None] < i) & (column[None, :] < C), other=0.0)
         X -= tl.where(row[:, None] == i, tl.sum(weights * X, 0)[None, :], 0.0)
     if C == 16:
-        tl.store(inverse + row[:, None] * C + column[None, :], X.to(inverse.dtype.element_ty))
+        tl.store(inverse + row[:, None] * C + column[None, :], (X - units).to(inverse.dtype.element_ty))
     else:
         # Through memory, as blocks of their own, above the diagonal: (0, 1), (0, 2), (0, 3) and (1, 2).
         place = tl.where(block < 3, (block + 1) * 16, 16 * C + 32) + column % 16
@@ -90,16 +98,17 @@ def invert_systems(A, inverse, C: tl.constexpr):
         X31 = -_product(X33, _product(A31, X11) + _product(A32, X21))
         met = _product(tl.load(_block(A, 3, 0, C)), X00) + _product(A31, X10)
         X30 = -_product(X33, met + _product(A32, X20))
-        _put(inverse, 0, 0, C, X00)
+        unit = tl.where(row[:, None] == row[None, :], 1.0, 0.0)
+        _put(inverse, 0, 0, C, X00 - unit)
         _put(inverse, 1, 0, C, X10)
-        _put(inverse, 1, 1, C, X11)
+        _put(inverse, 1, 1, C, X11 - unit)
         _put(inverse, 2, 0, C, X20)
         _put(inverse, 2, 1, C, X21)
-        _put(inverse, 2, 2, C, X22)
+        _put(inverse, 2, 2, C, X22 - unit)
         _put(inverse, 3, 0, C, X30)
         _put(inverse, 3, 1, C, X31)
         _put(inverse, 3, 2, C, X32)
-        _put(inverse, 3, 3, C, X33)
+        _put(inverse, 3, 3, C, X33 - unit)
         for i in tl.static_range(3):
             for j in tl.static_range(1, 4):
                 if j > i:

@@ -1,7 +1,7 @@
-"""What reads and what writes in a chunk of the delta rule, each as one stack of rows, and how they have decayed.
+"""What reads and what writes in a chunk of the general delta rule, each as one stack of rows, and their decays.
 
-Readers are the queries above x, which reads what a token's writing depends on: a, or −k. Writers are b above k, or
-β k alone. One product of the stacks gives every score of a chunk, and one with the scores' gradients all of theirs.
+Readers are the queries above a, which reads what a token's writing depends on. Writers are b above k. One product of
+the stacks gives every score of a chunk, and one with the scores' gradients all of theirs.
 A row of token t meets the decays of tokens before its *reach*: t + 1, but t for a, which reads before its own decay.
 """
 
@@ -10,35 +10,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from chimeralab_kernels.triton_tier.channel_decays import LOG2_E, sums
-from chimeralab_kernels.triton_tier.gla_scan import FLOOR
+from chimeralab_kernels.triton_tier.channel_decays import sums
 
 
 @triton.jit
-def reader_rows(C: tl.constexpr, GENERAL: tl.constexpr):
+def reader_rows(C: tl.constexpr):
     """Of each reader: whether it is a query, its token, its reach."""
     row = tl.arange(0, 2 * C)
     query = row < C
     t = row % C
-    reach = t + 1
-    if GENERAL:
-        reach = t + tl.where(query, 1, 0)
-    return query, t, reach
-
-
-@triton.jit
-def load_decays(g, inside):
-    """Log decays to base 2, and their sum."""
-    gs = tl.load(g, mask=inside, other=0.0).to(tl.float32)
-    gs = tl.where(gs < FLOOR, FLOOR, gs) * LOG2_E
-    return gs, tl.sum(gs, 0)
-
-
-@triton.jit
-def block_size(gs, LIMIT: tl.constexpr, LEVELS: tl.constexpr):
-    """log₂ of the tokens of a block through which no channel decays by more than 2 to the power of 2 · LIMIT."""
-    strongest = tl.maximum(tl.max(tl.max(-gs, 1), 0), 1e-6)
-    return tl.minimum(tl.maximum(tl.floor(tl.log2(2 * LIMIT / strongest)), 0), LEVELS).to(tl.int32)
+    return query, t, t + tl.where(query, 1, 0)
 
 
 @triton.jit

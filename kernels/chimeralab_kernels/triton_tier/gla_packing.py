@@ -35,8 +35,13 @@ def cut_time(k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Cut:  # k: B T 
     cut = plan(B, H, T, k.shape[-1], V, v.dtype)
     if cu_seqlens is None:
         return Cut(cut.chunk, cut.chunks, cut.segments, cut.chunks_a_segment)
-    bounds = cu_seqlens.to(v.device, torch.int64)
-    sequences, C = len(bounds) - 1, cut.chunk
+    return cut_sequences(v, cu_seqlens, cut.chunk)
+
+
+def cut_sequences(v: Tensor, cu_seqlens: Tensor, C: int) -> Cut:  # v: 1 T …
+    """Into chunks of C tokens, without waiting for the offsets."""
+    T, bounds = v.shape[1], cu_seqlens.to(v.device, torch.int64)
+    sequences = len(bounds) - 1
     offsets = F.pad(((bounds.diff() + C - 1) // C).cumsum(0), (1, 0))
     chunks = T // C + sequences
     n = torch.arange(chunks, device=v.device)
