@@ -14,7 +14,7 @@ from torch import Tensor
 from chimeralab import Kernel, ops
 from chimeralab_kernels.triton_tier import memory_bound, tunings
 from chimeralab_kernels.triton_tier.delta_plan import sizes_lack
-from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, UNSEEN, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, machine_lacks
 
 __all__ = ["DTYPES", "INSTALLED", "INTERPRETED", "kernels"]
 
@@ -157,6 +157,4 @@ def _long_convolution_unsupported(
         return f"leaves up to {ops.DIRECT} tokens to a product with a Toeplitz matrix"
     if x.shape[1] > 32768:
         return "takes up to 32768 tokens: more parts than 16 do not compile"
-    if not INTERPRETED and 512 < x.shape[1] <= 1024:
-        return UNSEEN
     return None
