@@ -257,10 +257,16 @@ def test_autocast_leaves_attention_of_float32_alone(tier: str, op: str, settings
     assert error(y, expected) < 1e-6
 
 
-def test_triton_leaves_odd_head_sizes_in_half_precision_to_the_torch_tier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_leaves_head_sizes_that_no_gpu_has_checked_to_the_torch_tier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_tier, "machine_lacks", lambda _: None)  # as if this were a GPU
-    q, v = torch.zeros(1, 4, 2, 16, dtype=torch.bfloat16), torch.zeros(1, 4, 2, 33, dtype=torch.bfloat16)
     (kernel,) = (kernel for kernel in triton_tier.kernels() if kernel.op == "delta_rule")
-    assert "head sizes of 16, 32, 64, 128 or 256" in (kernel.unsupported(q, q, v) or "")
-    assert kernel.unsupported(q, q, v[..., :32]) is None
-    assert kernel.unsupported(q.float(), q.float(), v.float()) is None
+
+    def reason(K: int, V: int, dtype: torch.dtype, by_channel: bool = False) -> str | None:
+        q, v = torch.zeros(1, 4, 2, K, dtype=dtype), torch.zeros(1, 4, 2, V, dtype=dtype)
+        return kernel.unsupported(q, q, v, None, torch.zeros(1, 4, 2, *[K] * by_channel))
+
+    assert reason(16, 33, torch.bfloat16) is None
+    assert reason(129, 33, torch.bfloat16) is None
+    assert "up to 128 keys" in (reason(129, 33, torch.bfloat16, by_channel=True) or "")
+    assert reason(129, 33, torch.float32, by_channel=True) is None
+    assert "up to 256" in (reason(257, 33, torch.float32) or "")
