@@ -28,6 +28,7 @@ from chimeralab.scheduling.submission import new_run
 from chimeralab.store import RunFilter, RunRow, Store, with_password
 from chimeralab.study_records import StudyRecords
 from chimeralab.sweep_records import SweepRecords
+from chimeralab.waiting import wait_for
 from chimeralab.weight_records import WeightRecords
 
 if TYPE_CHECKING:
@@ -182,22 +183,21 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
         watch: Callable[[list[RunRow]], None] = lambda _: None,
         poll: float = 0.5,
     ) -> list[RunRow]:
-        """Wait until all have ended. `watch` sees their rows at each poll.
+        """Wait until all have ended. `watch` sees their rows at each poll. A store that is away is waited for.
 
         Raises:
             TimeoutError: after `timeout` seconds.
+            StoreUnavailable: the store was away for ten minutes.
         """
         ids = [run_ids] if isinstance(run_ids, int) else list(run_ids)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+
+        def look() -> tuple[list[RunRow] | None, str]:
             rows = [self.store.run(run_id) for run_id in ids]
             watch(rows)
-            if all(row.status in ENDED for row in rows):
-                return rows
-            if deadline is not None and time.monotonic() > deadline:
-                states = ", ".join(f"{row.id} {row.status}" for row in rows)
-                raise TimeoutError(f"runs did not end in {timeout:g} s: {states}")
-            time.sleep(poll)
+            ended = all(row.status in ENDED for row in rows)
+            return (rows if ended else None), ", ".join(f"run {row.id} is {row.status}" for row in rows)
+
+        return wait_for(look, timeout=timeout, poll=poll)
 
     def cancel(self, run_id: int) -> str:
         """Cancel a queued run at once, ask a running one to stop; returns its status."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from chimeralab.scheduling.submission import new_members
 from chimeralab.statistics import Best, Estimate, best, estimate
 from chimeralab.store import UNFINISHED, MemberRow, Store, SweepRow
 from chimeralab.sweeps import Member, SweepSpec
+from chimeralab.waiting import wait_for
 
 
 class SweepPoint(BaseModel):
@@ -134,22 +134,23 @@ class SweepRecords:
         watch: Callable[[SweepRow], None] = lambda _: None,
         poll: float = 0.5,
     ) -> SweepRow:
-        """Wait until a sweep has ended. `watch` sees it at each poll.
+        """Wait until a sweep has ended. `watch` sees it at each poll. A store that is away is waited for.
 
         Raises:
             TimeoutError: after `timeout` seconds.
+            StoreUnavailable: the store was away for ten minutes.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+
+        def look() -> tuple[SweepRow | None, str]:
             row = self.store.sweep(name)
             watch(row)
-            unfinished = row.members.keys() & {*UNFINISHED}
-            if not unfinished and (row.status != "active" or self.store.settle_sweep(row.id)):
-                return self.store.sweep(row.id)
-            if deadline is not None and time.monotonic() > deadline:
-                told = ", ".join(f"{count} {status}" for status, count in row.members.items())
-                raise TimeoutError(f"the sweep {row.name} did not end in {timeout:g} s: {told}")
-            time.sleep(poll)
+            told = f"sweep {row.name}: " + ", ".join(f"{count} {status}" for status, count in row.members.items())
+            if row.members.keys() & {*UNFINISHED}:
+                return None, told
+            ended = row.status != "active" or self.store.settle_sweep(row.id)
+            return (self.store.sweep(row.id) if ended else None), told
+
+        return wait_for(look, timeout=timeout, poll=poll)
 
     def cancel_sweep(self, name: str | int) -> None:
         """Cancel what waits and stop what runs. `sweep` goes on with it."""

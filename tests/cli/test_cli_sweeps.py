@@ -88,11 +88,13 @@ def test_a_sweep_whose_command_and_cluster_are_killed_goes_on_without_repeating(
 ) -> None:
     home, environment = place
     command = ["sweep", "run", str(written(tmp_path, seeds=[0, 1, 2], at_once=1))]
-    process = subprocess.Popen([*COMMAND, *command], env=environment, stderr=subprocess.DEVNULL)
+    said = tmp_path / "stderr"
+    with said.open("w") as stderr:
+        process = subprocess.Popen([*COMMAND, *command], env=environment, stderr=stderr)
     with Lab.open(home, store=environment["CHIMERALAB_STORE"]) as lab:
         deadline = time.monotonic() + 180
         while sum(row.status == "completed" for row in lab.runs().rows) < 2:
-            assert process.poll() is None, "it ended by itself"
+            assert process.poll() is None, f"it ended by itself: {said.read_text()}"
             assert time.monotonic() < deadline, "it does not get going"
             time.sleep(0.05)
         head = psutil.Process(json.loads((home / "cluster.json").read_text())["pid"])

@@ -22,9 +22,12 @@ from chimeralab.scheduling.home import Home
 
 NAMESPACE = "chimeralab"
 START_SECONDS = 240  # a Ray head takes 10 s, and over 60 on a machine whose every core compiles kernels
+START_TRIES = 3  # Ray ends a head whose raylet has not reported within 30 s, however busy the machine is
 KNOCK_SECONDS = 5
+OWN_KNOCK_SECONDS = 60  # a head whose process lives answers late where every core is busy, but it answers
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and no settings of ours
 OBJECT_STORE_BYTES = 128 * 2**20  # runs pass events, not tensors, through Ray
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,13 @@ def embedded(home: Home, *, cpus: int | None = None, gpus: int | None = None) ->
     found = _living(home)
     if found is not None:
         try:
-            _attach(found.address)
+            _attach(found.address, OWN_KNOCK_SECONDS)
             return found, False
         except ClusterError:
             _end(found.pid, Path(found.folder))  # a head that does not answer is of no use to anybody
-    cluster = _start(home, cpus, gpus)
+    cluster = _start(cpus, gpus)
     home.cluster_file.write_text(json.dumps(asdict(cluster)))
-    _attach(cluster.address)
+    _attach(cluster.address, OWN_KNOCK_SECONDS)
     return cluster, True
 
 
@@ -82,7 +85,7 @@ def connect(address: str) -> Cluster:
     Raises:
         ClusterError: nobody answers there, or it refuses us.
     """
-    _attach(address)
+    _attach(address, KNOCK_SECONDS)
     return Cluster(address)
 
 
@@ -95,10 +98,10 @@ def stop_embedded(home: Home) -> bool:
     return True
 
 
-def _attach(address: str) -> None:
+def _attach(address: str, patience: float) -> None:
     import ray
 
-    _knock(address)
+    _knock(address, patience)
     if ray.is_initialized():
         ray.shutdown()
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
@@ -119,7 +122,7 @@ def _attach(address: str) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
+def _knock(address: str, patience: float) -> None:
     """Find out in seconds that no Ray head listens; Ray itself tries for minutes and fills the terminal."""
     if address == "auto":
         return
@@ -127,13 +130,13 @@ def _knock(address: str) -> None:
     place = f"cluster {address}"
     remedy = "Check the address and that the head runs"
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS) as line:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=patience) as line:
             if os.environ.get("RAY_USE_TLS", "0") == "1":
                 return
             line.sendall(HTTP2_HELLO)
             settings = line.recv(9)[3:4] == b"\x04"
     except TimeoutError:
-        raise ClusterError(f"nobody answers within {KNOCK_SECONDS} s", place=place, remedy=remedy) from None
+        raise ClusterError(f"nobody answers within {patience:g} s", place=place, remedy=remedy) from None
     except ValueError:
         raise ClusterError("this is not an address", place=place, remedy="Write host:port, or auto") from None
     except OSError as error:
@@ -165,7 +168,16 @@ def _living(home: Home) -> Cluster | None:
     return cluster if ours else None
 
 
-def _start(home: Home, cpus: int | None, gpus: int | None) -> Cluster:
+def _start(cpus: int | None, gpus: int | None) -> Cluster:
+    for _ in range(START_TRIES - 1):
+        try:
+            return _start_once(cpus, gpus)
+        except ClusterError as error:
+            log.warning("%s; trying again", error)
+    return _start_once(cpus, gpus)
+
+
+def _start_once(cpus: int | None, gpus: int | None) -> Cluster:
     # Unix sockets allow 107 characters, so Ray's folder must have a short name
     folder = Path(tempfile.mkdtemp(prefix="chimeralab-ray-"))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"]

@@ -17,7 +17,7 @@ import ray
 from chimeralab.errors import ClusterError, LabError, StaleAttempt
 from chimeralab.events import Metrics, load_events
 from chimeralab.plugins import registry
-from chimeralab.scheduling.cluster import NAMESPACE
+from chimeralab.scheduling.cluster import NAMESPACE, START_SECONDS
 from chimeralab.scheduling.sweeping import SweepKeeper
 from chimeralab.scheduling.worker import DISPATCHER, RunWorker, worker_name
 from chimeralab.store import ActiveRun, QueuedRun, Store
@@ -287,7 +287,7 @@ def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) ->
         .remote(store_url, home, identity, address)
     )
     try:
-        served: Any = ray.get(actor.serves.remote(), timeout=120)
+        served: Any = ray.get(actor.serves.remote(), timeout=START_SECONDS)
     except Exception as error:
         raise ClusterError(f"the dispatcher did not start: {_first_line(error)}", place=f"cluster {address}") from error
     if served != (store_url, home):
