@@ -109,7 +109,7 @@ def test_a_spec_that_cannot_run_is_not_queued(lab: Lab, make_spec: MakeSpec) -> 
 
 def test_waiting_ends_after_its_time(lab: Lab, make_spec: MakeSpec) -> None:
     run_id = lab.submit(make_spec())
-    with pytest.raises(TimeoutError, match=f"{run_id} queued"):
+    with pytest.raises(TimeoutError, match=f"not ended in 0.05 s: run {run_id} is queued"):
         lab.wait(run_id, timeout=0.05, poll=0.01)
 
 
