@@ -94,7 +94,7 @@ def compare(store: Store, run_ids: Sequence[int]) -> Comparison:
                 row.state_bytes[profile.context] = profile.values["state_bytes"]
         data = values.get("data") or {}
         if row.tokens_per_second and data.get("train tokens") and data.get("train bytes"):
-            row.bytes_per_second = row.tokens_per_second * data["train bytes"] / data["train tokens"]
+            row.bytes_per_second = row.tokens_per_second * (data["train bytes"] / data["train tokens"])
         rows.append(row)
         about = {"id": run.id, "pattern": run.pattern, "task": run.task, "completed": run.status == "completed"}
         measured.append(Measured(**about, spec=run.spec, values=row.held_out))
