@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from local_runs import Execute, MakeSpec, curve_of, values_of
 from chimeralab.contracts import ParamGroup
 from chimeralab.errors import RunFailed
 from chimeralab.events import Checkpoint, Environment, Log, Metrics, Profile, Progress, Sample
+from chimeralab.runs import trainer
 from chimeralab.runs.check import make_task
 from chimeralab.runs.checkpoint import load_weights
 from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
@@ -166,6 +168,32 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(make_spec: MakeSpec, ru
     for path in checkpoints(tmp_path):
         load_weights(path, model)
         assert all(parameter.isfinite().all() for parameter in model.parameters()), path.name
+
+
+def test_a_cancelled_run_saves_no_weights_that_are_not_finite(
+    make_spec: MakeSpec, run: Execute, tmp_path: Path
+) -> None:
+    rare = {"log_every": 100, "eval_every": 100, "checkpoint_every": 100}
+    with pytest.raises(Cancelled):
+        run(make_spec(train={**WILD, **rare}), sink=StopAt(20))
+    assert not checkpoints(tmp_path)
+
+
+def test_an_evaluation_that_is_not_a_number_is_never_the_best(
+    make_spec: MakeSpec, run: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = trainer.evaluate
+    lost = iter([True])  # the first evaluation alone
+
+    def evaluate_late(*given: Any, **options: Any) -> dict[str, float]:
+        found = measured(*given, **options)
+        return dict.fromkeys(found, math.nan) if next(lost, False) else found
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate_late)
+    events = run(make_spec())
+    assert math.isnan(values_of(events, BITS)[0])
+    best = [event.step for event in events if isinstance(event, Checkpoint) and event.role == "best"]
+    assert best == [16, 24]
 
 
 def test_patience_ends_a_run_that_gets_no_better(make_spec: MakeSpec, run: Execute, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -32,7 +33,7 @@ PROGRESS_SECONDS = 0.5
 
 
 class Cancelled(Exception):
-    """The sink asked the run to stop; its newest checkpoint was written."""
+    """The sink asked the run to stop; its newest checkpoint was written if its weights were finite."""
 
 
 @dataclass
@@ -92,12 +93,12 @@ class Trainer:
         self.model.train()
         start, window_start, window_step = time.perf_counter(), time.perf_counter(), self.position.step
         before = self.position.seconds
+        loss = norm = torch.zeros(())  # of the last step that was taken here
         with ThreadPoolExecutor(1, "batches") as reader:
             coming = reader.submit(self.batches, self.position.step)
             while self.position.step < self.train.steps and not self.enough():
                 if self.sink.stop_requested():
-                    self.save("newest")
-                    raise Cancelled
+                    self.stop(loss, norm)
                 step = self.position.step
                 batches = coming.result()
                 if step + 1 < self.train.steps:
@@ -167,7 +168,7 @@ class Trainer:
 
     def guard(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """A loss or gradient that is not finite ends the run, before it reaches a checkpoint."""
-        if math.isfinite(float(loss)) and math.isfinite(float(norm)):
+        if _finite(loss, norm):
             return
         self.emit_metrics({"train/loss": float(loss), "train/gradient_norm": float(norm)})
         raise RunFailed(
@@ -175,6 +176,12 @@ class Trainer:
             place=f"step {step}",
             remedy="Lower lr, raise warmup_steps, or train in float32; the last checkpoint is from before",
         )
+
+    def stop(self, loss: torch.Tensor, norm: torch.Tensor) -> NoReturn:
+        """End before the next step; a step between two guards may have spoilt the weights."""
+        if _finite(loss, norm):
+            self.save("newest")
+        raise Cancelled
 
     def evaluate(self, rate: float) -> None:
         """Measure the validation split, remember the best, write samples."""
@@ -194,7 +201,7 @@ class Trainer:
         position.last_evaluation = metrics
         value = metrics[self.task.metric]
         sign = 1 if self.task.higher_is_better else -1
-        if position.best is None or sign * value > sign * position.best:
+        if not math.isnan(value) and (position.best is None or sign * value > sign * position.best):
             position.best, position.best_step, position.evaluations_since_best = value, position.step, 0
             self.save("best")
         else:
@@ -254,3 +261,7 @@ class Trainer:
             self._last_progress = now
             at, total = self.position, self.train.steps
             self.sink.emit(Progress(step=at.step, total=total, seconds=at.seconds, tokens_per_second=rate, phase=phase))
+
+
+def _finite(loss: torch.Tensor, norm: torch.Tensor) -> bool:
+    return math.isfinite(float(loss)) and math.isfinite(float(norm))
