@@ -87,6 +87,23 @@ def test_a_published_mean_stands_beside_the_mean_over_columns() -> None:
     assert table.cells["M", 64].published == ()
 
 
+@pytest.mark.parametrize("status", ["queued", "failed"])
+def test_there_is_no_mean_over_columns_of_which_one_has_not_completed(status: str) -> None:
+    def halfway(member: Measured) -> Measured:
+        if member.point["stack.d_model"] == 64 or member.point["stack"] == "A":
+            return member
+        return Measured(member.point, member.seed, status, {})
+
+    half = found(halfway)
+    cells = half.tables[0].cells
+    assert cells["M", 64].test is not None
+    assert cells["M", 128].test is None
+    assert cells["M", "mean"].test is None
+    assert cells["M", "mean"].published
+    assert cells["A", "mean"].test is not None
+    assert [curve.label for curve in half.figures[1].curves] == ["A"]  # over length: a mean over both widths
+
+
 def test_rows_are_compared_over_columns_and_seeds() -> None:
     (pair,) = found().tables[0].differences
     assert (pair.a, pair.b, pair.n) == ("M", "A", 6)

@@ -97,7 +97,7 @@ def results(
     for member in measured:
         ended[member.status] = ended.get(member.status, 0) + 1
     other = study.scale(scale).metrics
-    found = _Found(study, sweep, [member for member in measured if member.status == "completed"])
+    found = _Found(study, sweep, measured)
     return Results(
         study,
         scale,
@@ -110,7 +110,7 @@ def results(
 
 
 class _Found:
-    """The measured members, grouped by where they stand on the axes that are shown."""
+    """The members, grouped by where they stand on the axes that are shown; of each group those that completed."""
 
     def __init__(self, study: StudySpec, sweep: SweepSpec, measured: Sequence[Measured]) -> None:
         self.study, self.sweep = study, sweep
@@ -118,12 +118,11 @@ class _Found:
         self.groups: list[tuple[Point, list[Measured]]] = []
         for member in measured:
             shown = {axis: value for axis, value in member.point.items() if axis not in study.choose}
-            for place, members in self.groups:
-                if _equal(place, shown):
-                    members.append(member)
-                    break
-            else:
-                self.groups.append((shown, [member]))
+            members = next((members for place, members in self.groups if _equal(place, shown)), None)
+            if members is None:
+                self.groups.append((shown, members := []))
+            if member.status == "completed":
+                members.append(member)
         self.best = [(place, *self._chosen(members)) for place, members in self.groups]
 
     def _chosen(self, members: Sequence[Measured]) -> tuple[Point, list[Measured]]:
@@ -144,13 +143,12 @@ class _Found:
         return point, [member for member in members if _equal(member.point, point)]
 
     def at(self, place: Mapping[str, Any], metric: str) -> Cell:
-        """The metric at a place; where several groups stand there, each seed's mean over them."""
+        """The metric at a place; where several groups stand there, each seed's mean over them, once all have it."""
         here = [(point, members) for shown, point, members in self.best if _contains(shown, place)]
         by_group = [
             {member.seed: member.metrics[metric] for member in members if metric in member.metrics}
             for _, members in here
         ]
-        by_group = [seeds for seeds in by_group if seeds]
         common = [seed for seed in (by_group[0] if by_group else ()) if all(seed in seeds for seeds in by_group)]
         by_seed = {seed: math.fsum(seeds[seed] for seeds in by_group) / len(by_group) for seed in common}
         chosen = {axis: here[0][0].get(axis) for axis in self.study.choose if len(here) == 1 and axis in here[0][0]}
