@@ -99,7 +99,7 @@ class Composing:
             for cls in registry().tasks.values()
         ]
 
-    def compose(self, text: str, **settings: Any) -> StackSpec:
+    def compose(self, text: str, /, **settings: Any) -> StackSpec:
         """Text (or a preset's name) → a checked stack. `settings`: those of `StackSpec`.
 
         Raises:

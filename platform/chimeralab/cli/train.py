@@ -89,7 +89,8 @@ def make_spec(pattern: str | None, d_model: int | None, fields: dict[str, Any]) 
     from chimeralab.runs.fields import read_run
 
     given = {name: value for name, value in (("pattern", pattern), ("d_model", d_model)) if value is not None}
-    return read_run({**fields, "stack": {**given, **fields.get("stack", {})}})
+    stack = fields.get("stack", {})
+    return read_run({**fields, "stack": {**given, **stack} if isinstance(stack, dict) else stack})
 
 
 def resume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,12 +12,12 @@ from chimeralab.errors import SpecError, did_you_mean
 from chimeralab.plugins import registry
 from chimeralab.stack.pattern import parse
 from chimeralab.stack.resolve import invalid, resolve
-from chimeralab.stack.spec import StackSpec
+from chimeralab.stack.spec import LayerSpec, StackSpec
 
 HYPHENATED = re.compile(r"[A-Za-z]\w*(-[\w.]+)+")  # only a preset is called so: a pattern has no hyphens
 
 
-def compose(text: str, **settings: Any) -> StackSpec:
+def compose(text: str, /, **settings: Any) -> StackSpec:
     """`settings` are StackSpec's: d_model, norm_eps, residual and so on; they win over a preset's own.
 
     Raises:
@@ -27,10 +28,20 @@ def compose(text: str, **settings: Any) -> StackSpec:
         text, settings = presets[name].pattern, {**presets[name].settings, **settings}
     elif HYPHENATED.fullmatch(name):
         raise SpecError(f"unknown preset {name!r}", place="stack", remedy=did_you_mean(name, presets))
-    layers = parse(text)
-    try:
-        stack = StackSpec(layers=layers, **settings)
-    except ValidationError as error:
-        raise invalid(error, StackSpec, "stack") from None
+    stack = with_settings(parse(text), settings, "stack")
     resolve(stack)
     return stack
+
+
+def with_settings(layers: Sequence[LayerSpec], settings: Mapping[str, Any], place: str) -> StackSpec:
+    """The stack of layers that were read.
+
+    Raises:
+        SpecError: a setting is unknown or out of bounds, or is the layers, which come from the pattern alone.
+    """
+    if "layers" in settings:
+        raise SpecError("the layers are those of the pattern", place=f"{place}.layers", remedy="Leave them out")
+    try:
+        return StackSpec(layers=tuple(layers), **settings)
+    except ValidationError as error:
+        raise invalid(error, StackSpec, place) from None

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from chimeralab.plugins import registry
-from chimeralab.stack.resolve import invalid
+from chimeralab.stack.compose import with_settings
 from chimeralab.stack.spec import LayerSpec, StackSpec
 from chimeralab.stack.text import to_text
 
@@ -26,16 +24,13 @@ class Imported:
         """The layers in the pattern language."""
         return to_text(self.layers)
 
-    def stack(self, **settings: Any) -> StackSpec:
+    def stack(self, /, **settings: Any) -> StackSpec:
         """The stack; `settings` win over the source's own.
 
         Raises:
-            SpecError: a setting is out of bounds.
+            SpecError: a setting cannot be.
         """
-        try:
-            return StackSpec(layers=self.layers, **{**self.settings, **settings})
-        except ValidationError as error:
-            raise invalid(error, StackSpec, "import") from None
+        return with_settings(self.layers, {**self.settings, **settings}, "import")
 
 
 def fitted(imported: Imported) -> Imported:
