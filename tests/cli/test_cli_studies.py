@@ -60,6 +60,10 @@ def test_studies_are_listed_and_shown(call: Call) -> None:
         (("run", "char-shakespeare", "--scale", "gpu", "-s", "task.options.source=x"), "it has no scale 'gpu'"),
         (("run", "mad", "--set", "train.lr"), "expected FIELD=VALUE"),
         (("run", "mad", "--set", "train.stepz=3"), "unknown option 'stepz'"),
+        (
+            ("run", "attention-share", "-s", "task.options.nope=1"),
+            "study attention-share: scale tiny: task.options: unknown option 'nope'",
+        ),
         (("report", "mad"), "it has not run in this lab"),
         (("run", "nowhere.yaml"), "it cannot be read"),
         (("run", "state-tracking", "-s", "task.options.test_lengths=[10, 19]"), "'parity' measures no"),

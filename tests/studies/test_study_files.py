@@ -85,6 +85,10 @@ def test_points_are_matched_by_what_they_cost() -> None:
     size = {"vocab_size": 8192, "sequence_length": 64}
     wanted, found = (quantity(stacks[name], "parameters", **size) for name in ("attention", "Mamba"))
     assert abs(found / wanted - 1) < 0.05
+    axes |= {"train.lr": {"log": [0.001, 0.1, 3]}, "stack": {1: {"stack.pattern": "mamba"}}}
+    members = study(scales=scales, match={**match, "like": 1}).sweep_at("tiny").members()
+    assert {m.point["stack"]: m.spec.stack.d_model for m in members}["1"] == 128
+    assert {m.spec.train.lr for m in members} == {0.001, 0.01, 0.1}
     with pytest.raises(LabError, match="widths are an axis already"):
         study(scales={"tiny": {"about": "small"}}, match=match).sweep_at("tiny")
     with pytest.raises(LabError, match="'attention' is not a named point of stack"):

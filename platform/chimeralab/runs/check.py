@@ -15,18 +15,27 @@ from chimeralab.stack.cost import CostReport, cost
 from chimeralab.stack.resolve import ResolvedLayer, invalid, resolve
 
 
-def make_task(spec: TaskSpec) -> Task:
-    """The task, its options checked.
+def read_task(spec: TaskSpec) -> Task:
+    """The task, before its data is looked for; see `make_task`.
 
     Raises:
-        SpecError, DataError: an unknown task, a bad option, data that is not there.
+        SpecError: an unknown task or a bad option.
     """
     cls = registry().task(spec.name, "task.name")
     try:
         config = cls.Config(**spec.options)
     except ValidationError as error:
         raise invalid(error, cls.Config, "task.options") from None
-    task: Task = cls(config)
+    return cls(config)
+
+
+def make_task(spec: TaskSpec) -> Task:
+    """The task, its options checked.
+
+    Raises:
+        SpecError, DataError: an unknown task, a bad option, data that is not there.
+    """
+    task = read_task(spec)
     task.check()
     for place, other in task.evaluation_sets().items():
         parse_axes(place)

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from chimeralab import metrics
 from chimeralab.errors import LabError, SpecError, did_you_mean
-from chimeralab.plugins import registry
-from chimeralab.runs.check import check_metric, make_task
+from chimeralab.runs.check import check_metric, make_task, read_task
 from chimeralab.stack.match import Quantity, match_width, quantity
 from chimeralab.sweeps import SweepSpec
 from chimeralab.sweeps.yaml_file import read_yaml
@@ -209,21 +208,22 @@ def read_study(file: Path) -> StudySpec:
 def _matched(sweep: SweepSpec, match: Match) -> SweepSpec:
     """The sweep with a width written into each point of the axis."""
     place = f"match: {match.axis}"
-    points = sweep.axes.get(match.axis)
-    if not isinstance(points, Mapping) or match.like not in points:
-        raise SpecError(f"{match.like!r} is not a named point of {match.axis}", place=place)
+    axes = {axis.name: axis for axis in sweep.read_axes()}
+    named = match.axis in axes and axes[match.axis].named
+    points = dict(axes[match.axis].choices) if named else {}
+    like = str(match.like)
+    if like not in points:
+        raise SpecError(f"{like!r} is not a named point of {match.axis}", place=place)
     if "stack.d_model" in sweep.axes:
         raise SpecError("widths are an axis already", place=place, remedy="Leave out match, or the axis stack.d_model")
     stacks = {}
     for label in points:
-        alone = {**sweep.axes, match.axis: {label: points[label]}}
-        first = {axis: next(iter(choices)) for axis, choices in alone.items()}
-        (member,) = sweep.model_copy(update={"axes": alone, "seeds": (0,)}).members([first])
+        point = {**{name: axis.first for name, axis in axes.items()}, match.axis: label}
+        (member,) = sweep.model_copy(update={"seeds": (0,)}).members([point])
         stacks[label] = member.spec
-    task = registry().task(stacks[match.like].task.name)
-    made = task(task.Config(**stacks[match.like].task.options))
-    size = {"vocab_size": made.vocab_size, "sequence_length": made.sequence_length}
-    target = quantity(stacks[match.like].stack, match.same, **size)
+    task = read_task(stacks[like].task)
+    size = {"vocab_size": task.vocab_size, "sequence_length": task.sequence_length}
+    target = quantity(stacks[like].stack, match.same, **size)
     widths = {
         label: match_width(spec.stack, match.same, target, **size).stack.d_model for label, spec in stacks.items()
     }

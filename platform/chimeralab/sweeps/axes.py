@@ -41,6 +41,12 @@ class Axis:
     name: str
     choices: tuple[tuple[Any, dict[str, Any]], ...]
     interval: Interval | None = None
+    named: bool = False  # its choices are points with names, which are text
+
+    @property
+    def first(self) -> Any:
+        """Its first value, or the name of its first point."""
+        return self.choices[0][0] if self.interval is None else self.interval.low
 
     @property
     def paths(self) -> set[str]:
@@ -123,7 +129,7 @@ def _points(name: str, written: Mapping[Any, Any], place: str) -> Axis:
     if not written:
         raise SpecError("it has no points", place=place)
     flat = ((label, dict(flatten(fields))) for label, fields in written.items())
-    return Axis(name, tuple((str(label), fields) for label, fields in flat))
+    return Axis(name, tuple((str(label), fields) for label, fields in flat), named=True)
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
