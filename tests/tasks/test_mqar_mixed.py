@@ -118,7 +118,7 @@ def test_each_part_of_the_test_is_a_set_of_mqar() -> None:
     assert not task(test="").evaluation_sets()
 
 
-@pytest.mark.parametrize("text", ["", "64", "64x4", "64x0:10", "2x1:5", "64x4:0", "64x4:1e5", "64-4:10"])
+@pytest.mark.parametrize("text", ["", "64", "64x4", "64x0:10", "2x1:5", "64x4:0", "64x4:1e5", "64-4:10", "64x70000:10"])
 def test_mixtures_that_cannot_be_read_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="64x4:100000"):
         MqarMixedConfig(train=text)

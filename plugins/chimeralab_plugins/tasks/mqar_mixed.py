@@ -71,7 +71,8 @@ def parts(text: str) -> list[Part]:
     for word in text.replace(",", " ").split():
         match = _PART.fullmatch(word)
         numbers = [int(number) for number in match.groups()] if match and match[3] else []
-        if not numbers or not (4 <= numbers[0] <= 65_536 and min(numbers) > 0 and numbers[2] <= 10_000_000):
+        fits = numbers and 0 < numbers[1] < numbers[0] and 4 <= numbers[0] <= 65_536 and 0 < numbers[2] <= 10_000_000
+        if not fits:
             raise ValueError(f"{word!r} is not tokens x pairs : sequences, such as 64x4:100000")
         found.append(Part(*numbers))
     if not found:
