@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from chimeralab.errors import RequestError
+from chimeralab.errors import DataError, RequestError
 from chimeralab.run_records import RunRecords
 from chimeralab.scheduling.home import Home
 from chimeralab.stack import StackSpec
@@ -44,7 +44,7 @@ class WeightRecords(RunRecords):
 
         Args:
             source: a run's id, or a folder with stack.json.
-            checkpoint: which of the run's; the newest where there is no best.
+            checkpoint: which of the run's; where it has one alone, that.
             family: a model type; default: the first whose configuration says exactly this stack.
             dtype: of the file; default: as the weights are.
 
@@ -103,13 +103,20 @@ class WeightRecords(RunRecords):
         return measured.values
 
     def checkpoint(self, run_id: int, which: Literal["best", "newest"] = "best") -> Path:
-        """The folder of a run's checkpoint: its best, or its newest where there is no best.
+        """The folder of a run's checkpoint: its best or its newest, and where it has one alone, that.
 
         Raises:
-            RequestError: there is no such run, or it has no checkpoint yet.
+            RequestError: there is no such run, or it has no checkpoint yet. DataError: the folder is gone.
         """
         found = {artifact.role: artifact.path for artifact in self.artifacts(run_id)}
         if not found:
             self.run(run_id)  # says so where there is no such run
             raise RequestError("it has no checkpoint yet", place=f"run {run_id}")
-        return Path(found.get(which) or found["newest"])
+        folder = Path(found.get(which) or next(iter(found.values())))
+        if not folder.is_dir():
+            raise DataError(
+                f"there is no {folder}",
+                place=f"run {run_id}, {which} checkpoint",
+                remedy="Put it back, or train the run anew",
+            )
+        return folder

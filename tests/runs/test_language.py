@@ -15,6 +15,7 @@ from chimeralab import DataError, Lab, RunSpec, SpecError
 from chimeralab.cli.app import app
 from chimeralab.contracts import Task
 from chimeralab.errors import RequestError
+from chimeralab.events import Checkpoint
 from chimeralab.runs.check import make_task
 from chimeralab.runs.checkpoint import load_weights
 from chimeralab.runs.execute import execute
@@ -189,6 +190,22 @@ def test_a_run_is_asked_what_a_file_asks_and_keeps_the_answers(
         assert json.loads(capsys.readouterr().out).keys() == found.keys()
         with pytest.raises(DataError, match="lm_eval gone"):
             lab.evaluate(run, ["gone.yaml"])
+
+
+def test_a_run_with_one_checkpoint_gives_that_and_says_when_it_is_gone(make_spec: MakeSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000008"
+    folder.mkdir()
+    with Lab.open(tmp_path / "home") as lab:
+        run = lab.submit(make_spec())
+        attempt = lab.store.claim(run, 0)
+        assert attempt is not None
+        lab.store.begin(run, attempt, {})
+        best = Checkpoint(seq=1, step=8, role="best", path=str(folder), bytes=1)
+        lab.store.append(run, attempt, [best])
+        assert lab.checkpoint(run, "newest") == folder
+        folder.rmdir()
+        with pytest.raises(DataError, match=r"run 1, newest checkpoint: there is no .*step-00000008"):
+            lab.export_weights(run, tmp_path / "out", checkpoint="newest")
 
 
 def test_models_that_write_no_text_are_refused(make_spec: MakeSpec) -> None:
