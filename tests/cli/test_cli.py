@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from called import Call, call_process
 
 from chimeralab import Lab, ops
+from chimeralab.cli import train
 
 HEAVY = ("torch", "ray", "gradio", "sqlalchemy", "numpy", "pandas", "fastapi")
 
@@ -144,6 +146,25 @@ def test_a_run_that_has_ended_cannot_be_cancelled(call: Call, queued: int) -> No
     finished = call("cancel", str(queued))
     assert finished.code == 2
     assert f"run {queued}: the run is cancelled" in finished.err
+
+
+def test_ctrl_c_says_that_a_run_has_not_stopped_yet(
+    call: Call, home: Path, queued: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_said", interrupted)  # while it waits
+    monkeypatch.setattr(train, "CANCEL_SECONDS", 0.1)
+    with Lab.open(home) as lab:
+        attempt = lab.store.claim(queued, 0)
+        assert attempt is not None
+        lab.store.begin(queued, attempt, {})
+        with pytest.raises(KeyboardInterrupt):
+            train.watch(lab, [queued])
+        assert lab.run(queued).cancel_requested
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"not ended in 0.1 s: run {queued} is running; asked to stop, it ends after its step" in said
 
 
 def test_more_gpus_than_anybody_has_may_be_queued_while_no_cluster_is_known(call: Call, corpus: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chimeralab.runs import RunSpec
     from chimeralab.store import RunRow
 
+CANCEL_SECONDS = 60.0  # that Ctrl-C waits for a run to end its step and write its checkpoint
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="Any field of the run: train.warmup_steps=10, task.options.tokenizer=bpe."),
@@ -141,9 +142,13 @@ def watch(lab: Lab, run_ids: Sequence[int]) -> list[RunRow]:
             for row in (lab.run(run_id) for run_id in run_ids):
                 if row.status not in ("completed", "failed", "cancelled"):
                     lab.cancel(row.id)
-            lab.wait(run_ids, timeout=60)
             ids = " ".join(str(run_id) for run_id in run_ids)
-            err.print(f"cancelled; go on with: chimeralab resume {ids}")
+            try:
+                lab.wait(run_ids, timeout=CANCEL_SECONDS)
+            except TimeoutError as error:
+                err.print(f"{error}; asked to stop, it ends after its step", markup=False)
+            else:
+                err.print(f"cancelled; go on with: chimeralab resume {ids}")
             raise
 
 
