@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from called import Call, call_process
 
-from chimeralab import Lab, ops
+from chimeralab import Lab, RunSpec, ops
 from chimeralab.cli import train
+from chimeralab.events import Metrics
 
 HEAVY = ("torch", "ray", "gradio", "sqlalchemy", "numpy", "pandas", "fastapi")
 
@@ -135,6 +136,25 @@ def test_runs_are_compared_as_json(call: Call, queued: int) -> None:
     shown = json.loads(call("compare", str(queued), str(queued), "--json").out)
     assert [row["id"] for row in shown["rows"]] == [queued, queued]
     assert shown["differences"] == {}
+
+
+def test_runs_that_differ_by_seed_alone_are_one_line_of_a_comparison(call: Call, home: Path) -> None:
+    with Lab.open(home) as lab:
+        for pattern in ("attention[heads=2]", "short_conv"):
+            for seed in (0, 1):
+                spec = {"stack": lab.compose(pattern, d_model=16), "task": {"name": "mqar"}, "seed": seed}
+                run = lab.submit(RunSpec.model_validate(spec))
+                attempt = lab.store.claim(run, 0)
+                assert attempt is not None
+                lab.store.begin(run, attempt, {})
+                values = {"validation/loss": 1.0 + seed + run}
+                lab.store.append(run, attempt, [Metrics(seq=1, step=1, tokens=1, seconds=1, values=values)])
+                lab.store.finish(run, attempt, "completed")
+    shown = [line.split() for line in call("compare", "1", "2", "3", "4").out.splitlines()]
+    assert ["attention[heads=2]", "mqar", "2", "3", "[2,", "4]", "(n=2)"] in shown
+    assert ["short_conv", "mqar", "2", "5", "[4,", "6]", "(n=2)"] in shown
+    assert ["attention[heads=2]", "short_conv", "-2", "[-2,", "-2]", "(n=2)", "0.5", "0.5"] in shown
+    assert "seeds" not in call("compare", "1", "3").out
 
 
 def test_a_queued_run_is_cancelled_at_once(call: Call, queued: int) -> None:

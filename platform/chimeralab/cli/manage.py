@@ -125,6 +125,7 @@ def compare(
         return
     print_comparison(comparison)
     print_series({row.id: row.held_out for row in comparison.rows})
+    print_seeds(comparison)
     if comparison.differences:
         rows = [(field, *(values[r.id] for r in comparison.rows)) for field, values in comparison.differences.items()]
         out.print()
