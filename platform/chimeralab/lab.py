@@ -25,7 +25,7 @@ from chimeralab.run_records import RunRecords
 from chimeralab.runs import RunSpec
 from chimeralab.scheduling.home import Home
 from chimeralab.scheduling.submission import new_run
-from chimeralab.store import RunFilter, RunRow, Store, with_password
+from chimeralab.store import UNFINISHED, RunFilter, RunRow, Store, with_password
 from chimeralab.study_records import StudyRecords
 from chimeralab.sweep_records import SweepRecords
 from chimeralab.waiting import wait_for
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from chimeralab.scheduling.cluster import Cluster
     from chimeralab.stack.cost import CostReport
 
-ENDED = ("completed", "failed", "cancelled", "pruned")
 ALIVE_SECONDS = 30.0  # a cluster that was silent for longer counts as gone
 
 
@@ -194,7 +193,7 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
         def look() -> tuple[list[RunRow] | None, str]:
             rows = [self.store.run(run_id) for run_id in ids]
             watch(rows)
-            ended = all(row.status in ENDED for row in rows)
+            ended = all(row.status not in UNFINISHED for row in rows)
             return (rows if ended else None), ", ".join(f"run {row.id} is {row.status}" for row in rows)
 
         return wait_for(look, timeout=timeout, poll=poll)
@@ -244,6 +243,7 @@ def _gpu_memory() -> int | None:
 
 
 __all__ = [
+    "UNFINISHED",
     "ClusterStatus",
     "KernelEntry",
     "Lab",

@@ -161,6 +161,16 @@ def test_a_queued_run_is_cancelled_at_once(call: Call, queued: int) -> None:
     assert f"run {queued} is cancelled" in call("cancel", str(queued)).out
 
 
+def test_several_runs_are_resumed_at_once(call: Call, home: Path, queued: int) -> None:
+    with Lab.open(home) as lab:
+        runs = [queued, lab.submit(lab.spec(queued))]
+        for run in runs:
+            lab.cancel(run)
+        nobody = call("resume", *map(str, runs), "--cluster", "127.0.0.1:1")  # goes on once they are queued
+        assert "nobody answers" in nobody.err
+        assert [lab.run(run).status for run in runs] == ["queued", "queued"]
+
+
 def test_a_run_that_has_ended_cannot_be_cancelled(call: Call, queued: int) -> None:
     call("cancel", str(queued))
     finished = call("cancel", str(queued))
@@ -177,14 +187,19 @@ def test_ctrl_c_says_that_a_run_has_not_stopped_yet(
     monkeypatch.setattr(train, "_said", interrupted)  # while it waits
     monkeypatch.setattr(train, "CANCEL_SECONDS", 0.1)
     with Lab.open(home) as lab:
-        attempt = lab.store.claim(queued, 0)
-        assert attempt is not None
-        lab.store.begin(queued, attempt, {})
+        pruned = lab.submit(lab.spec(queued))
+        for run in (queued, pruned):
+            attempt = lab.store.claim(run, 0)
+            assert attempt is not None
+            lab.store.begin(run, attempt, {})
+        lab.store.request_prune(pruned, 1, "the others are better")
+        lab.store.finish(pruned, 1, "cancelled")
         with pytest.raises(KeyboardInterrupt):
-            train.watch(lab, [queued])
+            train.watch(lab, [queued, pruned])
         assert lab.run(queued).cancel_requested
+        assert lab.run(pruned).status == "pruned"
     said = " ".join(capsys.readouterr().err.split())
-    assert f"not ended in 0.1 s: run {queued} is running; asked to stop, it ends after its step" in said
+    assert f"run {queued} is running, run {pruned} is pruned; asked to stop, it ends after its step" in said
 
 
 def test_more_gpus_than_anybody_has_may_be_queued_while_no_cluster_is_known(call: Call, corpus: Path) -> None:

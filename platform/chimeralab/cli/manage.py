@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled", "pruned"]
 RunArgument = Annotated[str, typer.Argument(help="A run's id or its unique name.", metavar="RUN")]
+RunsArgument = Annotated[list[str], typer.Argument(help="Ids or unique names of runs.", metavar="RUN...")]
 
 
 def runs(
@@ -112,7 +113,7 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
 
 
 def compare(
-    run: Annotated[list[str], typer.Argument(help="Ids or names.", metavar="RUN...")],
+    run: RunsArgument,
     home: HomeOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,

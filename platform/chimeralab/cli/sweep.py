@@ -89,12 +89,14 @@ def watch_sweep(lab: Lab, name: str) -> SweepRow:
     """Wait with a progress bar. Ctrl-C cancels the sweep, so that nothing goes on unseen."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from chimeralab.lab import UNFINISHED
+
     columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[said]}", markup=False))
     with Progress(*columns, console=err) as progress:
         bar = progress.add_task("", total=None, said="queued")
 
         def update(row: SweepRow) -> None:
-            unfinished = sum(row.members.get(status, 0) for status in ("queued", "starting", "running"))
+            unfinished = sum(row.members.get(status, 0) for status in UNFINISHED)
             done = sum(row.members.values()) - unfinished
             progress.update(bar, total=row.wanted, completed=done, said=counts(row))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chimeralab.cli.compose import WidthOption
-from chimeralab.cli.manage import RunArgument, print_comparison
+from chimeralab.cli.manage import RunArgument, RunsArgument, print_comparison
 from chimeralab.cli.options import ClusterOption, DetachOption, HomeOption, JsonOption, StoreOption, assign, open_lab
 from chimeralab.cli.output import duration, err, out
 from chimeralab.errors import RunFailed
@@ -82,7 +82,7 @@ def run(
     with open_lab(home, store, cluster) as lab:
         run_id = lab.submit(spec)
         err.print(f"run {run_id} is queued: {spec.stack.text}", markup=False)
-        _finish(lab, run_id, as_json)
+        _finish(lab, [run_id], as_json)
 
 
 def make_spec(pattern: str | None, d_model: int | None, fields: dict[str, Any]) -> RunSpec:
@@ -95,19 +95,22 @@ def make_spec(pattern: str | None, d_model: int | None, fields: dict[str, Any]) 
 
 
 def resume(
-    run: RunArgument,
+    run: RunsArgument,
     home: HomeOption = None,
     store: StoreOption = None,
     cluster: ClusterOption = "embedded",
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a failed or cancelled run from its newest checkpoint, and wait for it."""
+    """Go on with failed or cancelled runs from their newest checkpoints, and wait for them."""
+    from chimeralab.lab import UNFINISHED
+
     with open_lab(home, store) as lab:
-        run_id = lab.find(run)
-        if lab.run(run_id).status not in ("queued", "starting", "running"):  # those go on by themselves
-            lab.retry(run_id)
+        run_ids = [lab.find(reference) for reference in run]
+        for run_id in run_ids:
+            if lab.run(run_id).status not in UNFINISHED:  # those go on by themselves
+                lab.retry(run_id)
     with open_lab(home, store, cluster) as lab:
-        _finish(lab, run_id, as_json)
+        _finish(lab, run_ids, as_json)
 
 
 def cancel(run: RunArgument, home: HomeOption = None, store: StoreOption = None) -> None:
@@ -118,29 +121,32 @@ def cancel(run: RunArgument, home: HomeOption = None, store: StoreOption = None)
         out.print(f"run {run_id} is {'cancelled' if state == 'cancelled' else 'asked to stop'}")
 
 
-def _finish(lab: Lab, run_id: int, as_json: bool) -> None:
-    watch(lab, [run_id])
-    row = lab.run(run_id)
-    comparison = lab.compare([run_id])
+def _finish(lab: Lab, run_ids: Sequence[int], as_json: bool) -> None:
+    rows = watch(lab, run_ids)
+    comparison = lab.compare(run_ids)
     if as_json:
-        out.print(comparison.rows[0].model_dump_json(indent=2), markup=False, soft_wrap=True)
+        for compared in comparison.rows:
+            out.print(compared.model_dump_json(indent=2), markup=False, soft_wrap=True)
     else:
         print_comparison(comparison)
-    if row.status == "failed":
-        raise RunFailed(row.status_reason, place=f"run {run_id}", remedy=f"See: chimeralab show {run_id}")
-    if row.status == "cancelled":
+    for row in rows:
+        if row.status == "failed":
+            raise RunFailed(row.status_reason, place=f"run {row.id}", remedy=f"See: chimeralab show {row.id}")
+    if any(row.status == "cancelled" for row in rows):
         raise typer.Exit(1)
 
 
 def watch(lab: Lab, run_ids: Sequence[int]) -> list[RunRow]:
     """Wait with a progress bar a run. Ctrl-C cancels them, so that nothing goes on unseen."""
+    from chimeralab.lab import UNFINISHED
+
     with _bars(run_ids) as update:
         try:
             return lab.wait(run_ids, watch=lambda rows: update(rows, lab))
         except KeyboardInterrupt:
             err.print("cancelling; press Ctrl-C again to leave at once")
             for row in (lab.run(run_id) for run_id in run_ids):
-                if row.status not in ("completed", "failed", "cancelled"):
+                if row.status in UNFINISHED:
                     lab.cancel(row.id)
             ids = " ".join(str(run_id) for run_id in run_ids)
             try:
