@@ -65,9 +65,16 @@ class RunRecords:
         return self.store.summaries(run_ids)
 
     def events(
-        self, run_id: int, *, kinds: Sequence[str] | None = None, after_id: int = 0, limit: int = 500
+        self,
+        run_id: int,
+        *,
+        kinds: Sequence[str] | None = None,
+        after_id: int = 0,
+        limit: int = 500,
+        newest: bool = False,
     ) -> list[EventRow]:
-        return self.store.events(run_id, kinds=kinds, after_id=after_id, limit=limit)
+        """Logs, samples, environments, changes of status, oldest first; `newest` takes the last `limit`."""
+        return self.store.events(run_id, kinds=kinds, after_id=after_id, limit=limit, newest=newest)
 
     def attempts(self, run_id: int) -> list[AttemptRow]:
         return self.store.attempts(run_id)

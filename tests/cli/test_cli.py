@@ -15,7 +15,7 @@ from called import Call, call_process
 
 from chimeralab import Lab, RunSpec, ops
 from chimeralab.cli import train
-from chimeralab.events import Metrics
+from chimeralab.events import Checkpoint, Log, Metrics
 
 HEAVY = ("torch", "ray", "gradio", "sqlalchemy", "numpy", "pandas", "fastapi")
 
@@ -130,6 +130,23 @@ def test_a_run_is_shown_as_json(call: Call, queued: int) -> None:
 
 def test_a_run_is_found_by_its_name(call: Call, queued: int) -> None:
     assert json.loads(call("show", "attention[heads=2]", "--json").out)["id"] == queued
+
+
+def test_the_last_words_of_a_long_log_are_shown_as_they_were_said(call: Call, home: Path, queued: int) -> None:
+    with Lab.open(home) as lab:
+        attempt = lab.store.claim(queued, 0)
+        assert attempt is not None
+        lab.store.begin(queued, attempt, {})
+        logs = [Log(seq=number, message=f"word {number} [bold]") for number in range(1, 601)]
+        lab.store.append(queued, attempt, logs)
+        newest = Checkpoint(seq=601, step=1, role="newest", path="/runs/[dim]/step", bytes=1)
+        lab.store.append(queued, attempt, [newest])
+        lab.store.finish(queued, attempt, "failed", "list [red] is [/] wrong")
+    shown = call("show", str(queued)).out
+    assert "failed  list [red] is [/] wrong" in shown
+    assert "/runs/[dim]/step" in shown
+    assert "word 600 [bold]" in shown
+    assert "word 1 " not in shown
 
 
 def test_runs_are_compared_as_json(call: Call, queued: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from chimeralab.cli.options import HomeOption, JsonOption, StoreOption, open_lab
 from chimeralab.cli.output import count, duration, number, out, size, status, table
@@ -71,7 +72,7 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
         row, attempts = lab.run(run_id), lab.attempts(run_id)
         metrics, profiles = lab.summaries([run_id])[run_id], lab.profiles([run_id])
         artifacts = lab.artifacts(run_id)
-        logs = lab.events(run_id, kinds=["log", "status"])[-12:]
+        logs = lab.events(run_id, kinds=["log", "status"], limit=12, newest=True)
     if as_json:
         shown = {
             **asdict(row),
@@ -82,7 +83,7 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
         }
         typer.echo(json.dumps(shown, indent=2))
         return
-    out.print(f"[bold]run {row.id}[/]  {status(row.status)}  {row.status_reason}")
+    out.print(f"[bold]run {row.id}[/]  {status(row.status)}  {escape(row.status_reason)}")
     out.print(row.name, markup=False)
     if row.pattern != row.name:
         out.print(row.pattern, markup=False, style="dim")
@@ -104,7 +105,9 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
         out.print()
         out.print(table(headers, [(*row, *[""] * (6 - len(row))) for row in rows]))
     for artifact in artifacts:
-        out.print(f"\ncheckpoint {artifact.role}: step {artifact.step}, {size(artifact.bytes)}, {artifact.path}")
+        out.print(
+            f"\ncheckpoint {artifact.role}: step {artifact.step}, {size(artifact.bytes)}, {artifact.path}", markup=False
+        )
     for event in logs:
         steps = (event.payload.get("from"), event.payload.get("to"))
         said = event.payload.get("message") or " → ".join(step for step in steps if step)
