@@ -83,8 +83,7 @@ def stack_pairs(runs: Sequence[Measured]) -> list[StackPair]:
             adjusted=pair.adjusted,
             n=pair.n,
         )
-        for pair in compare_pairs(scores)
-        if pair.n > 1
+        for pair in compare_pairs(scores, least=2)
     ]
 
 

@@ -123,21 +123,22 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
 
 
 def compare_pairs(
-    scores: Mapping[K, Mapping[Hashable, float]], *, against: K | None = None, level: float = LEVEL
+    scores: Mapping[K, Mapping[Hashable, float]], *, against: K | None = None, least: int = 1, level: float = LEVEL
 ) -> list[Pairwise[K]]:
     """Each two of the things measured (or each with `against`), over what was measured of both.
 
     Args:
         scores: {stack: {(task, seed): value}}; a pair is one key that both have.
+        least: two that have fewer keys in common are left out.
 
-    Pairs without a common key are left out. p values are corrected over all that are returned.
+    p values are corrected over all that are returned.
     """
     chosen = list(scores)
     pairs = [(a, against) for a in chosen if a != against] if against is not None else itertools.combinations(chosen, 2)
     differences = {}
     for a, b in pairs:
         common = [key for key in scores[a] if key in scores[b]]
-        if common:
+        if len(common) >= least:
             differences[a, b] = [scores[a][key] - scores[b][key] for key in common]
     p_values = {pair: sign_flip(found) for pair, found in differences.items()}
     adjusted = holm(p_values)

@@ -45,6 +45,14 @@ def test_stacks_are_paired_by_task_and_seed() -> None:
     assert pair.p == pair.adjusted == 2 / 2**6
 
 
+def test_p_values_are_corrected_for_the_pairs_that_are_shown_alone() -> None:
+    stacks = {"attention": 0.9, "mamba": 0.7}
+    often = [run(seed, stack, seed, accuracy=value) for seed in range(6) for stack, value in stacks.items()]
+    once = [run(9, stack, accuracy=0.1) for stack in ("hyena", "h3")]
+    (pair,) = stack_pairs([*often, *once])
+    assert pair.p == pair.adjusted == 2 / 2**6
+
+
 def test_one_pair_of_runs_is_no_comparison() -> None:
     assert stack_pairs([run(1), run(2, "mamba")]) == []
     assert stack_pairs([]) == []
