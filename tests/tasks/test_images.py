@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,23 @@ def test_a_folder_of_pictures_is_read_once_by_class(channels: int, tmp_path: Pat
     joined = patches.join(batch.inputs.numpy(), 6, 8, 2, "rows")
     np.testing.assert_allclose((joined + 1) * 127.5, by_class[chosen], atol=1e-3)
     assert batch.targets.tolist() == (chosen >= 10).astype(int).tolist()
+
+
+def test_another_process_may_decode_the_same_folder_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of another machine, whose number may be that of this one."""
+    options = {"source": str(written(tmp_path / "pictures", coloured(20, 4, 4, 1))), "patch": 1, "held_out": 4}
+    save, others = np.save, []
+
+    def save_slowly(*given: Any) -> None:
+        save(*given)
+        if not others:
+            others.append(None)
+            others.append(task_of(tmp_path / "cache", **options))
+
+    monkeypatch.setattr(np, "save", save_slowly)
+    task = task_of(tmp_path / "cache", **options)
+    assert torch.equal(task.batch("test", 0, 4).inputs, others[1].batch("test", 0, 4).inputs)
+    assert len(list((tmp_path / "cache" / "pictures").iterdir())) == 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chimeralab import DataError
+from chimeralab_plugins.tasks.prepared import write_once
 
 DIGITS = "digits"
 PLACE = "task.options.source"
@@ -154,17 +153,13 @@ def _decoded(folder: Path, cache: Path, report: Callable[[str], None]) -> Pictur
     marks = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file, _ in files]
     name = hashlib.blake2b(repr((str(folder), marks)).encode(), digest_size=12).hexdigest()
     kept = cache / "pictures" / name
-    if not kept.exists():
+
+    def fill(draft: Path) -> None:
         report(f"Reading {len(files)} pictures of {folder}")
-        pixels = _alike(files)
-        scratch = kept.with_name(f".{name}.{os.getpid()}")
-        scratch.mkdir(parents=True, exist_ok=True)
-        np.save(scratch / "pixels.npy", pixels)
-        np.save(scratch / "labels.npy", np.array([label for _, label in files], np.int64))
-        try:
-            scratch.rename(kept)
-        except OSError:  # another process was quicker
-            shutil.rmtree(scratch, ignore_errors=True)
+        np.save(draft / "pixels.npy", _alike(files))
+        np.save(draft / "labels.npy", np.array([label for _, label in files], np.int64))
+
+    write_once(kept, fill)
     return Pictures(np.load(kept / "pixels.npy", mmap_mode="r"), np.load(kept / "labels.npy"))
 
 

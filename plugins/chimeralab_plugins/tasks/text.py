@@ -20,7 +20,8 @@ from chimeralab.errors import DataError, SpecError
 from chimeralab_plugins.tasks import draws
 from chimeralab_plugins.tasks.corpus import STDLIB, Corpus, split_of
 from chimeralab_plugins.tasks.hub import HUB, HubCorpus
-from chimeralab_plugins.tasks.token_store import SplitWriter, TokenStore, id_type, write_facts, write_once
+from chimeralab_plugins.tasks.prepared import write_once
+from chimeralab_plugins.tasks.token_store import SplitWriter, TokenStore, id_type, write_facts
 from chimeralab_plugins.tasks.tokenizer import Bpe, Bytes, Characters, Tokenizer
 
 FORMAT = 1  # of what `prepare` leaves; raise it when the same options would give other tokens

@@ -1,12 +1,9 @@
-"""Token ids on disk: one flat file a split, read by memory map, written once and atomically."""
+"""Token ids on disk: one flat file a split, read by memory map."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,27 +85,6 @@ class SplitWriter:
         share = self._counts[self._counts > 0] / max(tokens, 1)
         entropy = -float((share * np.log2(share)).sum()) * tokens  # bits
         return SplitFacts(self._documents, tokens, size, entropy / max(size, 1), float(share.max(initial=0.0)))
-
-
-def write_once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` make the contents of `folder` unless they are there; whoever is first among processes wins.
-
-    The contents are made beside it and renamed into place, so the folder is never seen half made.
-    """
-    if folder.exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fill(draft)
-        draft.chmod(0o755)
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_facts(folder: Path, dtype: np.dtype, splits: dict[str, SplitFacts], notes: dict[str, str]) -> None:
