@@ -268,6 +268,11 @@ REFUSED = {
     "layers of an import": (["stack", "--from", "megatron:M-", "--json", "-s", "layers=2"], 2, "error import.layers: "),
     "text": (["stack", "attention", "-s", "text=1"], 2, "error stack: unknown option 'text'"),
     "self": (["stack", "--from", "megatron:M-", "--json", "-s", "self=1"], 2, "error import: unknown option 'self'"),
+    "setting in a value": (
+        ["run", "attention", "-s", "train.lr.a=1"],
+        2,
+        "error --set train.lr.a=1: 'lr' of train.lr.a has no fields of its own",
+    ),
     "task": (["run", "attention", "--task", "txt"], 2, "error task.name: unknown task 'txt'"),
     "kernel": (["run", "attention", "-s", "kernels.attention=cuda"], 2, "error kernels.attention: no kernel 'cuda'"),
     "run": (["show", "999"], 2, "error run '999': there is no such run"),

@@ -59,6 +59,7 @@ def test_studies_are_listed_and_shown(call: Call) -> None:
         (("run", "char-shakespeare"), "it needs task.options.source"),
         (("run", "char-shakespeare", "--scale", "gpu", "-s", "task.options.source=x"), "it has no scale 'gpu'"),
         (("run", "mad", "--set", "train.lr"), "expected FIELD=VALUE"),
+        (("run", "mad", "-s", "train.lr.a=1", "-s", "train.lr.a.b=1"), "study mad: 'a' of train.lr.a.b has no fields"),
         (("run", "mad", "--set", "train.stepz=3"), "unknown option 'stepz'"),
         (
             ("run", "attention-share", "-s", "task.options.nope=1"),

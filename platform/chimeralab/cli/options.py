@@ -36,22 +36,22 @@ DetachOption = Annotated[bool, typer.Option("--detach", help="Queue it and retur
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def assign(fields: dict[str, Any], setting: str) -> None:
-    """`train.lr=0.1` → fields["train"]["lr"] = 0.1; a value that is not JSON is text."""
+def read_setting(setting: str) -> tuple[str, Any]:
+    """`train.lr=0.1` → train.lr, 0.1; a value that is not JSON is text."""
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise SpecError("expected FIELD=VALUE", place=f"--set {setting}")
     try:
-        value = json.loads(text)
+        return path, json.loads(text)
     except ValueError:
-        value = text
-    *parents, last = path.split(".")
-    here = fields
-    for parent in parents:
-        here = here.setdefault(parent, {})
-        if not isinstance(here, dict):
-            raise SpecError(f"{parent!r} has no fields of its own", place=f"--set {setting}")
-    here[last] = value
+        return path, text
+
+
+def assign(fields: dict[str, Any], setting: str) -> None:
+    """`train.lr=0.1` → fields["train"]["lr"] = 0.1."""
+    from chimeralab.runs.fields import set_field
+
+    set_field(fields, *read_setting(setting), place=f"--set {setting}")
 
 
 def open_lab(home: Path | None, store: str | None, cluster: str | None = None, **embedded: int | None) -> Lab:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from chimeralab.cli.options import ClusterOption, DetachOption, HomeOption, JsonOption, StoreOption, open_lab
+from chimeralab.cli.options import (
+    ClusterOption,
+    DetachOption,
+    HomeOption,
+    JsonOption,
+    StoreOption,
+    open_lab,
+    read_setting,
+)
 from chimeralab.cli.output import err, out, table
 from chimeralab.cli.sweep import watch_sweep
 from chimeralab.errors import DataError, RunFailed, SpecError
@@ -78,8 +86,8 @@ def run(
 
     Example: chimeralab study run zoology-mqar --scale tiny
     """
-    fields = dict(_setting(text) for text in settings or ())
-    with open_lab(home, store) as reader:  # everything that can be wrong is found before a cluster is started
+    fields = dict(map(read_setting, settings or ()))
+    with open_lab(home, store) as reader:  # what is wrong with all members alike is found before a cluster is started
         one = reader.study(reference)
         sweep = one.checked_sweep(scale, fields)
         if detach:
@@ -122,16 +130,6 @@ def report(
         file = _write(lab, found, to)
     _print(found, as_json)
     err.print(f"report: {file}", markup=False, soft_wrap=True)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise SpecError("expected FIELD=VALUE", place=f"--set {text}")
-    try:
-        return path, json.loads(value)
-    except ValueError:
-        return path, value
 
 
 def _write(lab: Lab, found: Results, to: Path | None) -> Path:

@@ -56,6 +56,16 @@ def read_stack_fields(fields: Mapping[str, Any]) -> StackSpec:
     raise SpecError("it has no pattern", place="stack", remedy='Write stack: {pattern: "attention x2"}, or a preset')
 
 
+def set_field(fields: dict[str, Any], path: str, value: Any, place: str) -> None:
+    """Set a dotted field, such as `train.lr`, in nested ones. Raises SpecError: it leads through a value."""
+    *parents, last = path.split(".")
+    for parent in parents:
+        fields = fields.setdefault(parent, {})
+        if not isinstance(fields, dict):
+            raise SpecError(f"{parent!r} of {path} has no fields of its own", place=place)
+    fields[last] = value
+
+
 def with_stack(stack: StackSpec, fields: Mapping[str, Any]) -> RunSpec:
     """Raises SpecError, which names the field."""
     from chimeralab.stack.resolve import invalid

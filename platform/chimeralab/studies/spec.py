@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from chimeralab import metrics
 from chimeralab.errors import LabError, SpecError, did_you_mean
 from chimeralab.runs.check import check_metric, make_task, read_task
+from chimeralab.runs.fields import set_field
 from chimeralab.stack.match import Quantity, match_width, quantity
 from chimeralab.sweeps import SweepSpec
 from chimeralab.sweeps.yaml_file import read_yaml
@@ -115,7 +116,7 @@ class StudySpec(_Spec):
             written["axes"][axis] = self._only(written.get("axes", {}), axis, values, scale)
         base = written.setdefault("base", {})
         for path, value in (settings or {}).items():
-            _set(base, path, value)
+            set_field(base, path, value, self._place)
         for path, what in self.needs.items():
             if path not in (settings or {}):
                 raise SpecError(f"it needs {path}: {what}", place=self._place, remedy=f"Give --set {path}=…")
@@ -241,12 +242,3 @@ def _laid_over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
         else:
             under[name] = deepcopy(value)
     return under
-
-
-def _set(fields: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        fields = fields.setdefault(parent, {})
-        if not isinstance(fields, dict):
-            raise SpecError(f"{parent!r} has no fields of its own", place=path)
-    fields[last] = value

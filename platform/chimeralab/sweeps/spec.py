@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chimeralab.errors import LabError, SpecError
-from chimeralab.runs.fields import read_stack_fields, with_stack
+from chimeralab.runs.fields import read_stack_fields, set_field, with_stack
 from chimeralab.runs.spec import RunSpec
 from chimeralab.stack.spec import StackSpec
 from chimeralab.sweeps.axes import Axis, check_axes, read_axis
@@ -250,7 +250,7 @@ class SweepSpec(_Spec):
         fields = deepcopy(self.base)
         for name, label in point.items():
             for path, value in axes[name].fields(label).items():
-                _set(fields, path, value, f"axes: {name} = {label}")
+                set_field(fields, path, value, f"axes: {name} = {label}")
         return fields
 
 
@@ -262,14 +262,3 @@ def read_sweep(file: Path) -> SweepSpec:
     """
     written = read_yaml(file)
     return SweepSpec.read({"name": file.stem, **written} if isinstance(written, dict) else written)
-
-
-def _set(fields: dict[str, Any], path: str, value: Any, place: str) -> None:
-    *parents, last = path.split(".")
-    here = fields
-    for parent in parents:
-        inner = here.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise SpecError(f"{parent!r} of {path} has no fields of its own", place=place)
-        here = inner
-    here[last] = value
