@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from chimeralab.runs.spec import decisive
 from chimeralab.statistics import Estimate, compare_pairs, estimate
-
-SHOWN = ("name", "project", "tags", "notes", "resources", "max_attempts", "seed")  # decide nothing, but for the seed
 
 
 class SeedGroup(BaseModel):
@@ -53,7 +52,7 @@ def seed_groups(runs: Sequence[Measured]) -> list[SeedGroup]:
     """Runs by all that decides what they compute but the seed, in the order of their first."""
     found: dict[str, list[Measured]] = {}
     for run in runs:
-        found.setdefault(_key(run.spec, *SHOWN), []).append(run)
+        found.setdefault(_key(decisive(run.spec), "seed"), []).append(run)
     return [_group(group) for group in found.values()]
 
 
@@ -70,7 +69,7 @@ def stack_pairs(runs: Sequence[Measured]) -> list[StackPair]:
     scores: dict[str, dict[Hashable, float]] = {}
     titles: dict[str, str] = {}
     for run in done:
-        stack = _key(run.spec, *SHOWN, "task")
+        stack = _key(decisive(run.spec), "seed", "task")
         titles[stack] = _title(run, titles, stack)
         scores.setdefault(stack, {})[_key(run.spec["task"]), run.spec.get("seed", 0)] = run.values[shared[0]]
     return [

@@ -32,6 +32,12 @@ def test_runs_that_differ_by_seed_and_name_alone_are_one_group() -> None:
     assert (attention.values["validation/accuracy"].mean, attention.values["validation/accuracy"].n) == (0.5, 2)
 
 
+def test_a_run_from_before_runs_could_start_from_weights_belongs_to_its_group() -> None:
+    before, after = run(1, seed=0), run(2, seed=1)
+    after.spec["start"] = None
+    assert [group.runs for group in seed_groups([before, after])] == [[1, 2]]
+
+
 def test_stacks_are_paired_by_task_and_seed() -> None:
     runs = [
         run(100 * stack + 10 * task + seed, pattern, seed, task=name, accuracy=0.1 * seed + 0.3 * task + 0.2 * stack)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from chimeralab.stack.spec import StackSpec
+
+SHOWN = frozenset({"name", "project", "tags", "notes", "resources", "max_attempts"})
+"""Fields of a run that decide nothing of what it computes."""
 
 
 class _Spec(BaseModel):
@@ -103,9 +107,10 @@ class RunSpec(_Spec):
     @property
     def spec_hash(self) -> str:
         """Equal for two runs that compute the same: names, tags, notes and resources do not count."""
-        shown = {"name", "project", "tags", "notes", "resources", "max_attempts"}
-        decisive = self.model_dump(mode="json", exclude=shown)
-        if self.start is None:  # so that runs from before there was such a field are equal to those after
-            del decisive["start"]
-        text = json.dumps(decisive, sort_keys=True)
+        text = json.dumps(decisive(self.model_dump(mode="json")), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def decisive(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a stored run's fields, those that decide what it computes; equal for runs from before there was `start`."""
+    return {name: value for name, value in fields.items() if name not in SHOWN and (name, value) != ("start", None)}
