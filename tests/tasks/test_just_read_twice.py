@@ -66,9 +66,10 @@ def test_evaluation_sets_are_those_of_the_inner_task_read_as_often() -> None:
         ("mqar", {"pairs": 40}, "sequence_length"),
         ("mqar", {"pears": 4}, "pears"),
         ("phonebook", {"entries": "many"}, "entries"),
+        ("needle", {"test_lengths": [10, 256]}, "test_lengths"),
     ],
 )
 def test_bad_options_of_the_inner_task_are_named(recall: str, options: dict[str, Any], place: str) -> None:
     with pytest.raises(SpecError) as error:
-        make(recall, options=options)
+        make(recall, options=options).evaluation_sets()
     assert error.value.place == f"task.options.options.{place}"

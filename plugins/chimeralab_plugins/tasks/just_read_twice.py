@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,6 +22,20 @@ from chimeralab_plugins.tasks.needle import Needle
 from chimeralab_plugins.tasks.phonebook import Phonebook
 
 RECALL: dict[str, type[GeneratedTask]] = {task.name: task for task in (Phonebook, Needle, Mqar, Induction)}
+
+
+@contextmanager
+def _within_options() -> Iterator[None]:
+    """What the inner task refuses is told of at its place in the options of this one."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SpecError(first["msg"], place=f"task.options.options.{place}") from None
+    except SpecError as error:
+        place = error.place.removeprefix("task.options.")
+        raise SpecError(error.reason, place=f"task.options.options.{place}", remedy=error.remedy) from None
 
 
 class JustReadTwiceConfig(GeneratedConfig):
@@ -54,16 +70,9 @@ class JustReadTwice(GeneratedTask):
             SpecError: its options cannot work.
         """
         cls = RECALL[self.config.recall]
-        try:
+        with _within_options():
             task = cls(cls.Config(**self.config.options))
             task.check()
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise SpecError(first["msg"], place=f"task.options.options.{place}") from None
-        except SpecError as error:
-            place = error.place.removeprefix("task.options.")
-            raise SpecError(error.reason, place=f"task.options.options.{place}", remedy=error.remedy) from None
         return task
 
     def check(self) -> None:
@@ -82,7 +91,8 @@ class JustReadTwice(GeneratedTask):
         return self.inner.causal
 
     def evaluation_sets(self) -> dict[str, Task]:
-        sets = self.inner.evaluation_sets()
+        with _within_options():
+            sets = self.inner.evaluation_sets()
         return {place: self.variant({"options": task.config.model_dump()}) for place, task in sets.items()}
 
     def measure(self, logits: Tensor, batch: Batch) -> Evaluation:
