@@ -95,20 +95,21 @@ class Needle(ExactMatchTask):
     def sequences(self, split: Split, stream: int, numbers: NDArray) -> tuple[NDArray, NDArray]:
         c, B, T = self.config, len(numbers), self.sequence_length
         N, D = math.ceil(T / 2), c.distractors  # a word is a letter and a blank at least
-        widths = [N, N, 1, D, 1 + D, (1 + D) * DIGITS]
-        for_words, for_stops, for_depth, for_places, for_cities, for_digits = draws.of_rows(stream, numbers, widths)
-        words = np.searchsorted(_ZIPF, draws.unit(for_words)) + len(WORDS) * (draws.below(for_stops, 10) == 0)
+        widths = [N, 1, D, 1 + D, (1 + D) * DIGITS]
+        for_words, for_depth, for_places, for_cities, for_digits = draws.of_rows(stream, numbers, widths)
+        # A draw's high bits choose the word, and its remainder, which they leave free, whether a full stop follows.
+        words = _ZIPF[(for_words >> np.uint64(48)).astype(np.int64)] + len(WORDS) * (draws.below(for_words, 10) == 0)
         cities = draws.distinct(for_cities, len(CITIES))
         digits = ALPHABET.index("0") + draws.below(for_digits, 10).reshape(B, 1 + D, DIGITS)
         stop = np.broadcast_to(spelled([". "], ALPHABET), (B, 1 + D, 2))
         sentences = packed(np.concatenate([_NEEDLES[cities], digits, stop], 2))  # B 1+D letters; the first is asked for
-        question = _QUESTIONS[cities[:, 0]]
-        room = (T + 1 - DIGITS - (question != NOTHING).sum(1))[:, None]  # letters of the text
+        room = (T + 1 - DIGITS - (_QUESTIONS[cities[:, 0]] != NOTHING).sum(1))[:, None]  # letters of the text
 
         # Each sentence takes the place of a word: the others first, which push the rest of the text back.
-        rows, column = np.arange(B)[:, None], np.arange(N)
+        used = min(N, int((np.cumsum(_SIZES[words], 1) <= T).sum(1).max()) + 2 + D)  # to the end, with D words taken
+        words, rows, column = words[:, :used], np.arange(B)[:, None], np.arange(used)
         sizes, lengths = _SIZES[words], (sentences != NOTHING).sum(2)
-        free, places = np.ones((B, N), bool), np.empty((B, 1 + D), np.int64)
+        free, places = np.ones((B, used), bool), np.empty((B, 1 + D), np.int64)
         inside = np.maximum((np.cumsum(sizes, 1) <= room - _SENTENCE).sum(1), 1)
         for d in range(1, 1 + D):
             wanted = draws.below(for_places[:, d - 1], inside)[:, None]
@@ -119,33 +120,37 @@ class Needle(ExactMatchTask):
         latest = room - lengths[:, :1]
         depth = draws.unit(for_depth) if c.depth is None else c.depth
         after = (free & (starts >= np.floor(depth * latest))).argmax(1)
-        before = N - 1 - (free & (starts <= latest))[:, ::-1].argmax(1)
+        before = used - 1 - (free & (starts <= latest))[:, ::-1].argmax(1)
         places[:, 0] = np.minimum(after, before)
-        free[rows[:, 0], places[:, 0]] = False
         sizes[rows, places[:, :1]] = lengths[:, :1]
 
-        starts = np.cumsum(sizes, 1) - sizes
-        used = int((starts < room).sum(1).max())
-        whole = np.zeros((B, T + 1), np.int64)
-        _write(whole, _LETTERS[words[:, :used]], starts[:, :used], room, free[:, :used])
-        _write(whole, sentences, starts[rows, places], room, np.ones((B, 1 + D), bool))
-        _write(whole, question[:, None], room, np.full((B, 1), T + 1), np.ones((B, 1), bool))
-        whole[:, -DIGITS:] = digits[:, 0]
+        tables = (_LETTERS, _QUESTIONS, sentences.reshape(B * (1 + D), -1), digits[:, 0])
+        letters = np.concatenate([table.ravel() for table in tables])
+        of_words, of_questions, of_sentences, of_answers = (
+            end - table.size + np.arange(len(table)) * table.shape[1]  # where each of a table begins in all letters
+            for end, table in zip(np.cumsum([table.size for table in tables]), tables, strict=True)
+        )
+        first = of_words[words]
+        first[rows, places] = of_sentences.reshape(B, 1 + D)
+        first = np.concatenate([first, of_questions[cities[:, :1]], of_answers[:, None]], 1)
+        sizes = np.clip(room - (np.cumsum(sizes, 1) - sizes), 0, sizes)  # the text is cut where the question begins
+        sizes = np.concatenate([sizes, T + 1 - DIGITS - room, np.full((B, 1), DIGITS)], 1)
+        whole = _joined(letters, first, sizes)
         targets = np.full((B, T), IGNORE)
         targets[:, -DIGITS:] = digits[:, 0]
         return whole[:, :-1].copy(), targets
 
 
-def _write(into: NDArray, pieces: NDArray, starts: NDArray, end: NDArray, which: NDArray) -> None:
-    """Put those of the pieces (B, N, letters) at their `starts` (B, N) in `into` (B, T), before `end` (B, 1)."""
-    places = starts[..., None] + np.arange(pieces.shape[2])
-    rows, pieces_there, letters = np.nonzero((pieces != NOTHING) & which[..., None] & (places < end[..., None]))
-    into[rows, places[rows, pieces_there, letters]] = pieces[rows, pieces_there, letters]
+def _joined(letters: NDArray, first: NDArray, sizes: NDArray) -> NDArray:
+    """Each row's pieces (B, N), one after another: so many `letters` from the `first` on; B T."""
+    many = sizes.ravel()
+    back = first.ravel() - (np.cumsum(many) - many)  # from a letter's place in the batch to that in `letters`
+    return letters[np.repeat(back, many) + np.arange(many.sum())].reshape(len(first), -1)
 
 
 _LETTERS = spelled([f"{word} " for word in WORDS] + [f"{word}. " for word in WORDS], ALPHABET)
 _SIZES = (_LETTERS != NOTHING).sum(1)
 _NEEDLES = spelled([NEEDLE + city + OF for city in CITIES], ALPHABET)
 _QUESTIONS = spelled([ASK + city + ANSWER for city in CITIES], ALPHABET)
-_ZIPF = np.cumsum(1 / np.arange(1, len(WORDS) + 1)) / (1 / np.arange(1, len(WORDS) + 1)).sum()
-_ZIPF[-1] = 1.0
+_SHARES = np.cumsum(1 / np.arange(1, len(WORDS) + 1))
+_ZIPF = np.repeat(np.arange(len(WORDS)), np.diff(np.round(2**16 * _SHARES / _SHARES[-1]).astype(np.int64), prepend=0))
