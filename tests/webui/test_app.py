@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import socket
 import subprocess
@@ -109,6 +110,13 @@ def test_port_in_use_is_an_error_with_a_remedy(lab: Lab) -> None:
 def test_plugin_is_cheap_to_import() -> None:
     code = "import sys, chimeralab_webui; sys.exit('gradio' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_dashboard_leaves_the_hub_within_reach() -> None:
+    """A launch checks that its source `hf:owner/name` exists, in the process of the dashboard."""
+    code = "import sys, chimeralab_webui.app; from huggingface_hub import constants; sys.exit(constants.HF_HUB_OFFLINE)"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 def test_curve_of_a_diverged_run_is_json(client: TestClient, lab: Lab) -> None:
