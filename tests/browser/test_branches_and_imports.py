@@ -70,7 +70,12 @@ def test_a_shared_layer_is_marked_alike_and_edited_at_every_use(composer: Compos
 def test_a_layer_is_shared_through_the_inspector(composer: Composer) -> None:
     composer.tiles.nth(0).click()
     composer.tiles.nth(1).click(modifiers=["Shift"])
-    composer.page.get_by_label("Shared as").fill("m")
+    label = composer.page.get_by_label("Shared as", exact=True)
+    label.fill("my layer")
+    expect(composer.page.locator(".cl-use .cl-field-error")).to_contain_text("letters, digits and underscores")
+    expect(label).to_have_attribute("aria-invalid", "true")
+    label.fill("m")
+    expect(composer.page.locator(".cl-use .cl-field-error")).to_be_hidden()
     expect(composer.text).to_have_value("mamba2@m x2, attention")
 
 

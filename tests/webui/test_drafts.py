@@ -63,7 +63,24 @@ def test_address_keeps_only_what_differs_from_the_defaults(lab: Lab) -> None:
     assert shown == {"pattern": "attention", "d_model": "64"}
 
 
-@pytest.mark.parametrize("value", [None, [], "text", {"layers": [{"mixer": 3}]}, {"text": "a" * 60_000}])
+@pytest.mark.parametrize(
+    ("part", "use"),
+    [("share", {"share": "my layer"}), ("share", {"share": "4x"})]
+    + [("lora", {"share": "a", "lora": rank}) for rank in (-1, 2.5, 5000)],
+)
+def test_wrong_use_of_a_shared_layer_is_placed_at_its_field(lab: Lab, part: str, use: dict) -> None:
+    stack, reply = drafts.read(lab, {"rev": 1, "layers": [layer("attention"), layer("attention") | use]})
+    assert stack is None
+    assert (reply["error"]["layer"], reply["error"]["part"]) == (1, part)
+    assert "Value error" not in reply["error"]["reason"]
+
+
+def test_endless_pattern_is_an_error_with_a_remedy(lab: Lab) -> None:
+    _, reply = drafts.read(lab, {"rev": 1, "text": "attention, " * 6000})
+    assert reply["error"]["reason"] == "the pattern is longer than 50000 characters"
+
+
+@pytest.mark.parametrize("value", [None, [], "text", {"layers": "attention"}])
 def test_anything_else_from_a_browser_is_refused(lab: Lab, value: object) -> None:
     with pytest.raises(ValidationError):
         drafts.read(lab, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from chimeralab import LabError, LayerSpec, SpecError, StackSpec, parse
 from chimeralab_webui.widgets import complaint
@@ -13,6 +13,7 @@ from chimeralab_webui.widgets import complaint
 if TYPE_CHECKING:
     from chimeralab import Lab
 
+MAX_TEXT = 50_000
 _PLACE = re.compile(r"layer (\d+)(?:: (\w+)(?:\.(\w+))?)?")
 
 
@@ -20,8 +21,8 @@ class Draft(BaseModel):
     """The last edit: of the layers, or of the text."""
 
     rev: int = 0
-    layers: list[LayerSpec] | None = None
-    text: str | None = Field(None, max_length=50_000)
+    layers: list[dict[str, Any]] | None = None
+    text: str | None = None
     settings: dict[str, Any] = {}
 
     def stack(self) -> StackSpec:
@@ -31,10 +32,13 @@ class Draft(BaseModel):
             LabError, pydantic.ValidationError
         """
         if self.layers is None:
+            if len(self.text or "") > MAX_TEXT:
+                raise SpecError(f"the pattern is longer than {MAX_TEXT} characters", remedy="Repeat a group: (…) x8")
             return StackSpec(layers=parse(self.text or ""), **self.settings)
         if not self.layers:
             raise SpecError("the stack has no layers", remedy="Click a mixer, or write a pattern")
-        return StackSpec(layers=tuple(self.layers), **self.settings)
+        layers = tuple(_layer(number, written) for number, written in enumerate(self.layers))
+        return StackSpec(layers=layers, **self.settings)
 
 
 def read(lab: Lab, value: Any) -> tuple[StackSpec | None, dict[str, Any]]:
@@ -75,6 +79,16 @@ def query(stack: StackSpec) -> dict[str, str | None]:
     return {"pattern": stack.text} | {
         name: None if value == defaults[name] else str(value).lower() for name, value in settings.items()
     }
+
+
+def _layer(number: int, written: dict[str, Any]) -> LayerSpec:
+    """A layer as the browser wrote it: its label and the rank of its adapter were typed."""
+    try:
+        return LayerSpec.model_validate(written)
+    except ValidationError as error:
+        wrong = complaint(error)
+        place = ": ".join(part for part in (f"layer {number}", wrong["place"]) if part)
+        raise SpecError(wrong["reason"], place=place) from None
 
 
 def _located(error: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def complaint(error: Exception) -> dict[str, Any]:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return {
-            "reason": first["msg"],
+            "reason": first["msg"].removeprefix("Value error, "),
             "place": ".".join(str(part) for part in first["loc"]),
             "remedy": "",
             "column": None,

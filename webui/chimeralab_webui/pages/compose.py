@@ -151,7 +151,7 @@ def _opened(lab: Lab, query: dict[str, str], presets: list) -> tuple[dict, dict,
         value, form = drafts.opened(spec.stack), form_of(spec)
     elif "pattern" in query:
         settings = {name: query[name] for name in StackSpec.model_fields if name in query and name != "layers"}
-        value |= {"text": query["pattern"][:50_000], "settings": settings}
+        value |= {"text": query["pattern"], "settings": settings}
     elif presets:
         value |= {"text": presets[0].pattern, "settings": dict(presets[0].settings)}
     else:

@@ -29,6 +29,8 @@ export class Inspector {
         el('div', { class: 'cl-inspector-parts' }, this.parts.map((part) => part.node)));
     }
     this.use.set(first);
+    const use = error && order.includes(error.layer) && ['share', 'lora'].includes(error.part);
+    this.use.error(use ? [error.reason, error.remedy].filter(Boolean).join('. ') : '', error?.part);
     for (const part of this.parts) {
       part.form?.set(first[part.options]);
       part.branches?.draw(this.palette.branches(first));
@@ -50,11 +52,20 @@ export class Inspector {
       type: 'number', class: 'cl-input cl-number', min: '0', step: '1', placeholder: 'none', 'aria-label': 'Rank of its adapter',
       oninput: () => this.on.use(order, { lora: Number(lora.value) }),
     });
+    const message = el('div', { class: 'cl-field-error', role: 'alert', hidden: true });
     const node = el('div', { class: 'cl-use' },
       field('Shared as', 'Layers with one label are one layer, used at several depths', share),
-      field('Adapter', 'Rank of the low-rank adapter that this use has for itself', lora));
+      field('Adapter', 'Rank of the low-rank adapter that this use has for itself', lora), message);
     const shown = (input, value) => { if (document.activeElement !== input) input.value = value; };
-    return { node, set: (layer) => { shown(share, layer.share || ''); shown(lora, layer.lora || ''); lora.disabled = !layer.share; } };
+    return {
+      node,
+      set: (layer) => { shown(share, layer.share || ''); shown(lora, layer.lora || ''); lora.disabled = !layer.share; },
+      error: (says, part) => {
+        message.textContent = says;
+        message.hidden = !says;
+        for (const [name, input] of Object.entries({ share, lora })) input.setAttribute('aria-invalid', String(!!says && name === part));
+      },
+    };
   }
 
   part(kind, order, layers, alike) {
