@@ -148,9 +148,32 @@ def test_pictures_that_a_model_drew_are_shown(page: Page, quiet_dashboard: str, 
     assert picture.evaluate("img => [img.naturalWidth, img.naturalHeight]") == [19, 9]
 
 
-def test_missing_run_is_said_plainly(page: Page, quiet_dashboard: str) -> None:
-    page.goto(f"{quiet_dashboard}/ui/run?id=987654")
-    expect(page.locator("#run-head .cl-message")).to_contain_text("there is no such run")
+@pytest.mark.parametrize(
+    ("address", "place", "said"),
+    [
+        ("run?id=987654", "#run-head .cl-message", "there is no such run"),
+        (f"run?id={10**20}", "#run-head .cl-message", "less than"),
+        ("compare?runs=987654", "#compare .cl-message", "There is no run 987654"),
+        (f"?fork={10**20}", "#pattern-error", "there is no such run"),
+    ],
+)
+def test_missing_run_is_said_plainly(page: Page, quiet_dashboard: str, address: str, place: str, said: str) -> None:
+    page.goto(f"{quiet_dashboard}/ui/{address}")
+    expect(page.locator(place)).to_contain_text(said)
+
+
+def test_more_runs_than_can_be_compared_are_left_out_aloud(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    runs = [quiet_lab.submit(small_spec(quiet_lab, name=f"Of many {number}")) for number in range(51)]
+    page.goto(f"{quiet_dashboard}/ui/compare?runs={','.join(map(str, runs[:50]))}")
+    rows = page.locator("#compare tbody tr")
+    expect(rows).to_have_count(50)
+    page.locator("[data-action=add-run]").select_option(str(runs[50]))
+    expect(page.locator("#compare .cl-message")).to_have_text(
+        "50 runs can be compared at once: the last one is left out"
+    )
+    page.get_by_label(f"Take run {runs[0]} out").click()
+    expect(rows).to_have_count(49)
+    expect(page.locator("#compare .cl-message")).to_be_hidden()
 
 
 def test_chosen_theme_is_kept(page: Page, quiet_dashboard: str) -> None:

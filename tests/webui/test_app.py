@@ -140,6 +140,22 @@ def test_unknown_run_is_not_found(client: TestClient, path: str) -> None:
     assert (answer.status_code, answer.json()["detail"]) == (404, "run 98765: there is no such run")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"runs/{10**20}",
+        f"runs/{10**20}/curve",
+        f"runs?offset={10**20}",
+        f"compare?runs={10**20}",
+        f"figure?runs=1&quantity={'q' * 201}",
+        "figure?runs=1&smooth=nan",
+        "figure?runs=1&smooth=1",
+    ],
+)
+def test_value_out_of_bounds_is_refused(client: TestClient, path: str) -> None:
+    assert client.get(f"/api/v1/{path}").status_code == 422
+
+
 def test_every_route_of_the_api_is_described(client: TestClient) -> None:
     schema: dict[str, Any] = client.get("/api/v1/openapi.json").json()
     assert {path.removeprefix("/api/v1") for path in schema["paths"]} == {

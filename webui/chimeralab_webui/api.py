@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from chimeralab import LabError, RunFilter
@@ -23,7 +23,9 @@ class NanIsNull(JSONResponse):
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
 
 
-RunIds = Annotated[str, Query(pattern=r"^\d+(,\d+)*$", description="Run ids, separated by commas")]
+# 18 digits: an id that a database can hold.
+RunId = Annotated[int, Path(ge=0, lt=10**18)]
+RunIds = Annotated[str, Query(pattern=r"^\d{1,18}(,\d{1,18})*$", description="Run ids, separated by commas")]
 Axis = Literal["step", "tokens", "seconds"]
 
 
@@ -39,7 +41,7 @@ def router(lab: Lab) -> APIRouter:
         order_by: str = "-created",
         archived: bool = False,
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Annotated[int, Query(ge=0, lt=10**18)] = 0,
     ) -> dict[str, Any]:
         """One page of runs; `order_by` is a column or `metric:NAME`, with `-` turned round."""
         wanted = RunFilter(
@@ -55,7 +57,7 @@ def router(lab: Lab) -> APIRouter:
         return {"rows": [asdict(row) for row in page.rows], "total": page.total}
 
     @routes.get("/runs/{run_id}")
-    def run(run_id: int) -> dict[str, Any]:
+    def run(run_id: RunId) -> dict[str, Any]:
         """A run with its spec, attempts and the last, least and greatest value of each metric."""
         row = _found(lambda: lab.run(run_id))
         return asdict(row) | {
@@ -66,7 +68,7 @@ def router(lab: Lab) -> APIRouter:
 
     @routes.get("/runs/{run_id}/curve")
     def curve(
-        run_id: int,
+        run_id: RunId,
         metric: str = "train/loss",
         x: Axis = "step",
         max_points: Annotated[int | None, Query(ge=2)] = None,
@@ -89,11 +91,16 @@ def router(lab: Lab) -> APIRouter:
         return PlainTextResponse(table, media_type="text/csv; charset=utf-8")
 
     @routes.get("/figure")
-    def figure(runs: RunIds, quantity: str = "loss", x: Axis = "step", smooth: float = 0.0) -> dict[str, Any]:
+    def figure(
+        runs: RunIds,
+        quantity: Annotated[str, Query(max_length=200)] = "loss",
+        x: Axis = "step",
+        smooth: Annotated[float, Query(ge=0, lt=1)] = 0.0,
+    ) -> dict[str, Any]:
         """The curves of runs as a Plotly figure."""
         ids = _ids(runs)
         names = [f"{_found(lambda run=run: lab.run(run)).name} #{run}" for run in ids]
-        choices = curves.Choices(quantity=quantity, x=x, smooth=min(max(smooth, 0.0), 0.999))
+        choices = curves.Choices(quantity=quantity, x=x, smooth=smooth)
         return curves.figure(lab, ids, names, choices)
 
     return routes

@@ -16,6 +16,7 @@ from chimeralab_webui.widgets import LIVE, listen, pace, plot, widget
 if TYPE_CHECKING:
     from chimeralab import Lab
 
+MOST = 50  # runs at once
 RECENT = 100  # runs offered to be added
 
 
@@ -23,7 +24,7 @@ class Picked(BaseModel):
     """Runs to compare, in the order of their colours; `context` is where profiled values are read."""
 
     rev: int = 0
-    runs: list[int] = Field([], max_length=50)
+    runs: list[int] = Field([], max_length=MOST)
     context: int | None = None
 
 
@@ -37,6 +38,7 @@ def build(lab: Lab) -> None:
         table = widget(
             "compare_table",
             ("pick",),
+            most=MOST,
             colors=colors(lab),
             measures=[{"key": m.key, "title": m.title} for m in comparing.MEASURES],
             elem_id="compare",

@@ -143,9 +143,9 @@ def _opened(lab: Lab, query: dict[str, str], presets: list) -> tuple[dict, dict,
     """What the address asks for: `fork=ID` (a run's stack and form), `pattern=TEXT&d_model=…`, or the first preset."""
     form = None
     value: dict[str, Any] = {"rev": 0, "layers": None, "text": "", "settings": {}}
-    if query.get("fork", "").isdigit():
+    if query.get("fork"):
         try:
-            spec = lab.spec(int(query["fork"]))
+            spec = lab.spec(lab.find(query["fork"]))
         except LabError as error:
             return value, {"rev": 0, "error": complaint(error) | {"layer": None, "setting": None}}, None
         value, form = drafts.opened(spec.stack), form_of(spec)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 
 from chimeralab import LabError, RunFilter, SpecError
 from chimeralab_webui import run_actions, run_plots
@@ -24,7 +24,7 @@ class Shown(BaseModel):
     """What the page shows: a run; None: the newest."""
 
     rev: int = 0
-    id: int | None = None
+    id: int | None = Field(None, ge=1, lt=10**18)
     act: dict[str, Any] | None = None
 
 
@@ -48,14 +48,14 @@ def build(lab: Lab) -> None:
     def refresh(
         head_value: Any, curve_value: Any, profile_value: Any, test_value: Any, details_value: Any
     ) -> tuple[Any, ...]:
-        shown = Shown.model_validate(head_value or {})
+        rev = (head_value or {}).get("rev", 0)
         try:
-            run = _run(lab, shown.id)
-        except LabError as error:
-            wrong = gr.update(reply={"rev": shown.rev, "error": complaint(error)})
+            run = _run(lab, Shown.model_validate(head_value or {}).id)
+        except (LabError, ValidationError) as error:
+            wrong = gr.update(reply={"rev": rev, "error": complaint(error)})
             return wrong, gr.skip(), gr.skip(), gr.skip(), gr.skip(), pace(False)
         return (
-            gr.update(reply={"rev": shown.rev, "run": _head(rows, run)}),
+            gr.update(reply={"rev": rev, "run": _head(rows, run)}),
             *run_plots.replies(
                 lab, {run.id: run.name}, {run.id: _held_out(lab, run)}, curve_value, profile_value, test_value
             ),

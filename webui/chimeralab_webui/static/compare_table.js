@@ -13,8 +13,11 @@ const SHOW = {
 class CompareTable {
   constructor(widget) {
     this.props = widget.props;
-    const ids = (new URLSearchParams(location.search).get('runs') || '').split(',').map(Number).filter((id) => Number.isInteger(id) && id > 0);
-    this.adder = select([], '', (id) => this.pick([...this.asking.question.runs, +id]), { 'aria-label': 'Add a run', data: { action: 'add-run' } });
+    const ids = (new URLSearchParams(location.search).get('runs') || '').split(',').map(Number).filter((id) => Number.isSafeInteger(id) && id > 0);
+    this.adder = select([], '', (id) => {
+      this.adder.value = '';
+      this.pick([...this.asking.question.runs, +id]);
+    }, { 'aria-label': 'Add a run', data: { action: 'add-run' } });
     this.contexts = select([], '', (context) => this.asking.ask('pick', { context: +context }), { class: 'cl-input cl-select-small', 'aria-label': 'Context length' });
     this.at = el('label', { class: 'cl-inline', hidden: true }, 'Decode, prefill and state at', this.contexts, 'tokens');
     this.csv = el('a', { class: 'cl-button', download: 'comparison.csv' }, 'CSV');
@@ -25,7 +28,7 @@ class CompareTable {
       el('div', { class: 'cl-row' }, el('h1', {}, 'Compare'), el('div', { class: 'cl-select-bar' }, this.adder, this.csv, this.json)),
       this.message, this.table.node, this.at));
     this.asking = new Asking(widget, { runs: [], context: null }, (reply) => this.draw(reply));
-    this.pick(ids.slice(0, 50));
+    this.pick(ids);
   }
 
   columns() {
@@ -44,14 +47,22 @@ class CompareTable {
   }
 
   pick(runs) {
-    const chosen = [...new Set(runs)];
+    const all = [...new Set(runs)], chosen = all.slice(0, this.props.most);
+    const left = all.length - chosen.length;
+    this.left = left ? `${this.props.most} runs can be compared at once: the last ${left === 1 ? 'one is' : `${left} are`} left out` : '';
+    this.say();
     writeQuery({ runs: chosen.join(',') });
     this.asking.ask('pick', { runs: chosen });
   }
 
+  say() {
+    this.message.textContent = [this.error, this.left].filter(Boolean).join('. ');
+    this.message.hidden = !this.message.textContent;
+  }
+
   draw(reply) {
-    this.message.textContent = reply.error;
-    this.message.hidden = !reply.error;
+    this.error = reply.error;
+    this.say();
     this.table.draw(reply.rows);
     const runs = reply.rows.map((row) => row.id).join(',');
     this.csv.href = `/api/v1/compare.csv?runs=${runs}`;

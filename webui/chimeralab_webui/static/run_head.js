@@ -10,7 +10,7 @@ const ACTIVE = ['queued', 'starting', 'running'];
 class RunHead {
   constructor(widget) {
     this.props = widget.props;
-    const id = Number(new URLSearchParams(location.search).get('id'));
+    const id = new URLSearchParams(location.search).get('id');
     this.title = el('h1');
     this.badge = el('span');
     this.under = el('div', { class: 'cl-under' });
@@ -28,7 +28,7 @@ class RunHead {
     widget.host.replaceChildren(el('div', { class: 'cl-run-head' },
       el('div', { class: 'cl-row' }, el('div', { class: 'cl-run-title' }, this.title, this.badge), el('div', { class: 'cl-select-bar' }, Object.values(this.buttons))),
       this.under, this.message, this.progress, this.figures));
-    this.asking = new Asking(widget, { id: Number.isInteger(id) && id > 0 ? id : null, act: null }, (reply, question) => this.draw(reply, question), { again: true });
+    this.asking = new Asking(widget, { id: id || null, act: null }, (reply, question) => this.draw(reply, question), { again: true });
     this.asking.ask('ask');
   }
 

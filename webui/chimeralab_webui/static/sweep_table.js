@@ -34,7 +34,7 @@ class SweepTable {
     this.stop.hidden = reply.status !== 'active';
     const runs = reply.rows.flatMap((row) => row.runs.map(([, run]) => run));
     this.compare.hidden = runs.length === 0;
-    this.compare.href = `/ui/compare?runs=${runs.slice(0, 50).join(',')}`;
+    this.compare.href = `/ui/compare?runs=${runs.slice(0, 1000).join(',')}`;
     this.said.textContent = reply.status ? [`${reply.status}: ${counts(reply.members)} of ${reply.wanted} runs`, reply.reason].filter(Boolean).join('. ') : '';
     this.points.replaceChildren(reply.rows.length ? this.table(reply) : el('div', { class: 'cl-empty' }, 'Queue a sweep with: chimeralab sweep run FILE'));
   }
