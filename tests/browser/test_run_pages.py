@@ -37,7 +37,13 @@ def test_action_that_cannot_be_done_says_why(page: Page, quiet_dashboard: str, q
     page.get_by_label(f"Select run {run}", exact=True).check()
     page.locator("[data-action=retry]").click()
     said = "Only a failed, cancelled or pruned run can be tried again"
-    expect(page.locator("#runs .cl-message")).to_contain_text(said)
+    message = page.locator("#runs .cl-message")
+    expect(message).to_contain_text(said)
+    for _ in range(2):  # ticks of the live page
+        with page.expect_response("**/gradio_api/**"):
+            pass
+    expect(message).to_contain_text(said)
+    expect(message).to_have_class("cl-message bad")
 
 
 def test_archived_run_leaves_the_list_and_comes_back(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:

@@ -53,7 +53,7 @@ def build(lab: Lab) -> None:
         study = next((one for one in known if one.name == name), None)
         reply: dict[str, Any] = {"rev": wanted.rev, "studies": [one.name for one in known], "error": error}
         if study is None:
-            reply["error"] = f"There is no study {wanted.study}" if wanted.study else ""
+            reply["missing"] = f"There is no study {wanted.study}" if wanted.study else ""
             return gr.update(reply=reply), gr.update(reply={"figure": None}), pace(False)
         ran = lab.study_scales(study)
         measured = [name for name, status in ran.items() if status]

@@ -53,7 +53,7 @@ def build(lab: Lab) -> None:
         name = wanted.sweep or (names[0] if names else "")
         offered = {"rev": wanted.rev, "sweeps": names, "sweep": name, "rows": [], "error": error}
         if name not in names:
-            offered["error"] = f"There is no sweep {name}" if name else ""
+            offered["missing"] = f"There is no sweep {name}" if name else ""
             return gr.update(reply=offered), gr.update(reply={"figure": None}), pace(False)
         shown = lab.sweep_table(name)
         axes = sweeping.axes(shown)

@@ -4,6 +4,7 @@ import { Asking } from './asking.js';
 import { DataTable } from './data_table.js';
 import { el, iconButton, select, writeQuery } from './dom.js';
 import * as format from './format.js';
+import { Message } from './message.js';
 import { miniStrip, statusBadge } from './run_parts.js';
 
 const SHOW = {
@@ -22,11 +23,11 @@ class CompareTable {
     this.at = el('label', { class: 'cl-inline', hidden: true }, 'Decode, prefill and state at', this.contexts, 'tokens');
     this.csv = el('a', { class: 'cl-button', download: 'comparison.csv' }, 'CSV');
     this.json = el('a', { class: 'cl-button', download: 'comparison.json' }, 'JSON');
-    this.message = el('div', { class: 'cl-message bad', hidden: true });
+    this.message = new Message();
     this.table = new DataTable(this.columns(), { empty: 'Choose runs to compare: here, or on the page Runs.' });
     widget.host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Compare'), el('div', { class: 'cl-select-bar' }, this.adder, this.csv, this.json)),
-      this.message, this.table.node, this.at));
+      this.message.node, this.table.node, this.at));
     this.asking = new Asking(widget, { runs: [], context: null }, (reply) => this.draw(reply));
     this.pick(ids);
   }
@@ -49,20 +50,14 @@ class CompareTable {
   pick(runs) {
     const all = [...new Set(runs)], chosen = all.slice(0, this.props.most);
     const left = all.length - chosen.length;
-    this.left = left ? `${this.props.most} runs can be compared at once: the last ${left === 1 ? 'one is' : `${left} are`} left out` : '';
-    this.say();
+    const said = left ? `${this.props.most} runs can be compared at once: the last ${left === 1 ? 'one is' : `${left} are`} left out` : '';
     writeQuery({ runs: chosen.join(',') });
     this.asking.ask('pick', { runs: chosen });
-  }
-
-  say() {
-    this.message.textContent = [this.error, this.left].filter(Boolean).join('. ');
-    this.message.hidden = !this.message.textContent;
+    this.message.show(this.asking.question.rev, said);
   }
 
   draw(reply) {
-    this.error = reply.error;
-    this.say();
+    this.message.show(reply.rev, '', { state: reply.error });
     this.table.draw(reply.rows);
     const runs = reply.rows.map((row) => row.id).join(',');
     this.csv.href = `/api/v1/compare.csv?runs=${runs}`;

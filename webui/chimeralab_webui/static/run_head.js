@@ -3,6 +3,7 @@
 import { Asking } from './asking.js';
 import { button, el } from './dom.js';
 import * as format from './format.js';
+import { Message } from './message.js';
 import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 
 const ACTIVE = ['queued', 'starting', 'running'];
@@ -16,7 +17,7 @@ class RunHead {
     this.under = el('div', { class: 'cl-under' });
     this.progress = el('div', { class: 'cl-run-progress' });
     this.figures = el('div', { class: 'cl-figures' });
-    this.message = el('div', { class: 'cl-message', role: 'status', hidden: true });
+    this.message = new Message();
     this.buttons = {
       cancel: button('Cancel', () => this.act('cancel'), { data: { action: 'cancel' } }),
       retry: button('Retry', () => this.act('retry'), { data: { action: 'retry' } }),
@@ -27,7 +28,7 @@ class RunHead {
     this.known(false);
     widget.host.replaceChildren(el('div', { class: 'cl-run-head' },
       el('div', { class: 'cl-row' }, el('div', { class: 'cl-run-title' }, this.title, this.badge), el('div', { class: 'cl-select-bar' }, Object.values(this.buttons))),
-      this.under, this.message, this.progress, this.figures));
+      this.under, this.message.node, this.progress, this.figures));
     this.asking = new Asking(widget, { id: id || null, act: null }, (reply, question) => this.draw(reply, question), { again: true });
     this.asking.ask('ask');
   }
@@ -42,12 +43,8 @@ class RunHead {
   }
 
   draw(reply, question) {
-    const wrong = reply.error?.reason;
-    if (wrong || reply.message) {
-      this.message.textContent = wrong ? [reply.error.place, wrong, reply.error.remedy].filter(Boolean).join('. ') : reply.message;
-      this.message.className = `cl-message ${wrong ? 'bad' : 'good'}`;
-      this.message.hidden = false;
-    }
+    const { error } = reply;
+    this.message.show(reply.rev, error ? [error.place, error.reason, error.remedy].filter(Boolean).join('. ') : reply.message, { bad: !!error });
     if (!reply.run) return;
     const run = this.run = reply.run;
     this.known(true);

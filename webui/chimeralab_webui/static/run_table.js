@@ -4,6 +4,7 @@ import { Asking } from './asking.js';
 import { DataTable } from './data_table.js';
 import { button, debounce, el, select, writeQuery } from './dom.js';
 import * as format from './format.js';
+import { Message } from './message.js';
 import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 
 const STATUSES = [['', 'All runs'], ['active', 'Active'], ['queued', 'Queued'], ['running', 'Running'], ['completed', 'Completed'], ['failed', 'Failed'], ['cancelled', 'Cancelled'], ['pruned', 'Pruned']];
@@ -29,7 +30,7 @@ class RunTable {
     const task = select([{ value: '', label: 'All tasks' }, ...props.tasks], wanted.task, (value) => this.want({ task: value }), { 'aria-label': 'Task' });
     const archived = select([{ value: 'false', label: 'Not archived' }, { value: 'true', label: 'Archived' }], String(wanted.archived), (value) => this.want({ archived: value === 'true' }), { 'aria-label': 'Archive' });
     this.table = new DataTable(this.columns(), { onsort: (name) => this.sort(name), empty: 'No run fits. Compose a stack and launch it.' });
-    this.message = el('div', { class: 'cl-message', role: 'status', hidden: true });
+    this.message = new Message();
     this.acts = {
       compare: button('Compare', () => { location.href = `/ui/compare?runs=${[...this.chosen].join(',')}`; }, { class: 'cl-button primary', data: { action: 'compare' } }),
       cancel: button('Cancel', () => this.act('cancel'), { data: { action: 'cancel' } }),
@@ -44,7 +45,7 @@ class RunTable {
     host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Runs'), this.bar),
       el('div', { class: 'cl-filters' }, search, status, task, archived),
-      this.message, this.table.node,
+      this.message.node, this.table.node,
       el('div', { class: 'cl-row' }, this.summary, el('div', { class: 'cl-pager' }, this.before, this.after))));
     this.refresh();
   }
@@ -110,11 +111,7 @@ class RunTable {
       this.total = reply.total;
       this.table.draw(reply.rows);
     }
-    const said = [reply.message, reply.error?.reason].filter(Boolean).join('. ');
-    if (said) this.message.textContent = said;
-    this.message.hidden = !said && reply.rev !== this.saidAt;
-    if (said) this.saidAt = reply.rev;
-    this.message.className = `cl-message ${reply.error ? 'bad' : 'good'}`;
+    this.message.show(reply.rev, [reply.message, reply.error?.reason].filter(Boolean).join('. '), { bad: !!reply.error });
     this.refresh();
   }
 

@@ -2,6 +2,7 @@
 
 import { Asking } from './asking.js';
 import { button, el, select, writeQuery } from './dom.js';
+import { Message } from './message.js';
 
 class StudyPage {
   constructor(widget) {
@@ -9,11 +10,11 @@ class StudyPage {
     this.study = select([], '', (name) => this.pick({ study: name, scale: '' }), { 'aria-label': 'Study', data: { action: 'choose-study' } });
     this.scale = select([], '', (name) => this.pick({ scale: name }), { 'aria-label': 'Scale', data: { action: 'choose-scale' } });
     this.run = button('Run', () => this.asking.ask('act'), { hidden: true, data: { action: 'run-study' } });
-    this.message = el('div', { class: 'cl-message bad', hidden: true });
+    this.message = new Message();
     this.body = el('div');
     widget.host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Studies'), el('div', { class: 'cl-select-bar' }, this.study, this.scale, this.run)),
-      this.message, this.body));
+      this.message.node, this.body));
     this.asking = new Asking(widget, { study: query.get('study') || '', scale: query.get('scale') || '' }, (reply, question) => this.draw(reply, question));
     this.asking.ask('pick');
   }
@@ -25,8 +26,7 @@ class StudyPage {
   }
 
   draw(reply, question) {
-    this.message.textContent = reply.error;
-    this.message.hidden = !reply.error;
+    this.message.show(reply.rev, reply.error, { state: reply.missing });
     offer(this.study, reply.studies.map((name) => ({ value: name, label: name })), reply.study);
     offer(this.scale, reply.scales || [], reply.scale);
     this.run.hidden = !reply.study || reply.status === 'active' || reply.needs.length > 0;

@@ -3,18 +3,19 @@
 import { Asking } from './asking.js';
 import { button, el, select, writeQuery } from './dom.js';
 import * as format from './format.js';
+import { Message } from './message.js';
 
 class SweepTable {
   constructor(widget) {
     this.chooser = select([], '', (name) => this.pick(name), { 'aria-label': 'Sweep', data: { action: 'choose-sweep' } });
     this.stop = button('Cancel', () => this.asking.ask('act'), { hidden: true, data: { action: 'cancel-sweep' } });
     this.compare = el('a', { class: 'cl-button', hidden: true }, 'Compare');
-    this.message = el('div', { class: 'cl-message bad', hidden: true });
+    this.message = new Message();
     this.said = el('div', { class: 'cl-hint' });
     this.points = el('div');
     widget.host.replaceChildren(el('div', { class: 'cl-runs' },
       el('div', { class: 'cl-row' }, el('h1', {}, 'Sweeps'), el('div', { class: 'cl-select-bar' }, this.chooser, this.compare, this.stop)),
-      this.message, this.said, this.points));
+      this.message.node, this.said, this.points));
     this.asking = new Asking(widget, { sweep: new URLSearchParams(location.search).get('sweep') || '' }, (reply, question) => this.draw(reply, question));
     this.asking.ask('pick');
   }
@@ -25,8 +26,7 @@ class SweepTable {
   }
 
   draw(reply, question) {
-    this.message.textContent = reply.error;
-    this.message.hidden = !reply.error;
+    this.message.show(reply.rev, reply.error, { state: reply.missing });
     this.chooser.replaceChildren(...reply.sweeps.map((name) => el('option', { value: name }, name)));
     this.chooser.value = reply.sweep;
     this.chooser.hidden = reply.sweeps.length === 0;
