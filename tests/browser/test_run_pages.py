@@ -52,8 +52,22 @@ def test_archived_run_leaves_the_list_and_comes_back(page: Page, quiet_dashboard
     page.get_by_label(f"Select run {run}", exact=True).check()
     page.locator("[data-action=archive]").click()
     expect(page.locator("#runs tbody tr")).to_have_count(0)
+    expect(page.locator("#runs .cl-count")).to_have_text("")
     page.get_by_label("Archive", exact=True).select_option("true")
     expect(page.locator(f'#runs tr[data-id="{run}"]')).to_be_visible()
+
+
+def test_selection_ends_with_the_filter_that_showed_it(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    runs = [quiet_lab.submit(small_spec(quiet_lab, name=f"Chosen {letter}")) for letter in "AB"]
+    page.goto(f"{quiet_dashboard}/ui/runs?text=Chosen")
+    for run in runs:
+        page.get_by_label(f"Select run {run}", exact=True).check()
+    page.get_by_role("button", name="Run", exact=True).click()  # another order
+    expect(page.locator("#runs .cl-count")).to_have_text("2 selected")
+    page.get_by_label("Search").fill("Chosen A")
+    expect(page.locator("#runs tbody tr")).to_have_count(1)
+    expect(page.locator("#runs .cl-count")).to_have_text("")
+    expect(page.locator("[data-action=cancel]")).to_be_hidden()
 
 
 def test_list_is_paged_and_sorted_by_the_server(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:

@@ -90,8 +90,11 @@ class RunTable {
     this.want({ order_by: now === name ? `-${name}` : now === `-${name}` ? name : falling ? `-${name}` : name });
   }
 
+  // Over pages and orders the selection stands; what another filter hides is not to be acted on.
   want(change, fromFirst = true) {
+    if (['text', 'status', 'task', 'archived'].some((filter) => filter in change)) this.chosen.clear();
     Object.assign(this.wanted, fromFirst ? { page: 0 } : {}, change);
+    this.refresh();
     this.ask();
   }
 
@@ -103,6 +106,8 @@ class RunTable {
 
   act(action) {
     this.asking.ask('act', {}, { act: { action, ids: [...this.chosen] } });
+    if (action === 'archive' || action === 'restore') this.chosen.clear(); // they leave the list
+    this.refresh();
   }
 
   draw(reply) {
