@@ -153,6 +153,18 @@ def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard
     expect(page.locator("#compare-test .xtitle")).to_have_text("Length")
 
 
+def test_newest_run_stays_on_the_page_when_a_newer_one_comes(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="Newest"))
+    page.goto(f"{quiet_dashboard}/ui/run")
+    expect(page.locator("#run-head h1")).to_have_text("Newest")
+    expect(page).to_have_url(f"{quiet_dashboard}/ui/run?id={run}")
+    quiet_lab.submit(small_spec(quiet_lab, name="Newer still"))
+    for _ in range(2):  # ticks of the live page
+        with page.expect_response("**/gradio_api/**"):
+            pass
+    expect(page.locator("#run-head h1")).to_have_text("Newest")
+
+
 def test_pictures_that_a_model_drew_are_shown(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
     run = quiet_lab.submit(small_spec(quiet_lab, name="Draws"))
     attempt = quiet_lab.store.claim(run, 0)

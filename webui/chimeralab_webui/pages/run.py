@@ -105,7 +105,7 @@ def _held_out(lab: Lab, run: Any) -> dict[str, float]:
 
 
 def _details(lab: Lab, run: Any, value: Any) -> dict[str, Any]:
-    after = int((value or {}).get("after") or 0)
+    after = int(value["after"]) if value and value["id"] == run.id else 0
     events = lab.events(run.id, kinds=["log", "sample", "status"], after_id=after, limit=NEW_EVENTS)
     environments = lab.events(run.id, kinds=["environment"])
     return {

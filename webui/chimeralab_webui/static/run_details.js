@@ -28,8 +28,10 @@ class RunDetails {
   }
 
   take(reply) {
+    if (reply.id !== this.id) this.events.clear();
+    this.id = reply.id;
     for (const event of reply.events) this.events.set(event.id, event);
-    if (reply.events.length) this.send(null, { after: Math.max(...this.events.keys()) });
+    if (reply.events.length) this.send(null, { id: this.id, after: Math.max(...this.events.keys()) });
     const events = [...this.events.values()];
     this.once('stack', reply.layers, () => this.stack(reply.layers));
     this.once('spec', reply.spec, () => this.spec(reply.spec));

@@ -1,7 +1,7 @@
 // A run's name, state and figures, and what can be done with it. The value names the run; `reply` describes it.
 
 import { Asking } from './asking.js';
-import { button, el } from './dom.js';
+import { button, el, writeQuery } from './dom.js';
 import * as format from './format.js';
 import { Message } from './message.js';
 import { miniStrip, progressBar, statusBadge } from './run_parts.js';
@@ -10,7 +10,7 @@ const ACTIVE = ['queued', 'starting', 'running'];
 
 class RunHead {
   constructor(widget) {
-    this.props = widget.props;
+    Object.assign(this, { props: widget.props, send: widget.send });
     const id = new URLSearchParams(location.search).get('id');
     this.title = el('h1');
     this.badge = el('span');
@@ -45,10 +45,14 @@ class RunHead {
   draw(reply, question) {
     const { error } = reply;
     this.message.show(reply.rev, error ? [error.place, error.reason, error.remedy].filter(Boolean).join('. ') : reply.message, { bad: !!error });
-    if (!reply.run) return;
+    if (!reply.run || (question.id && reply.run.id !== +question.id)) return;
     const run = this.run = reply.run;
     this.known(true);
-    question.id = run.id;
+    if (!question.id) { // the newest run when the page was opened is shown from then on
+      question.id = run.id;
+      this.send(null, { ...question });
+      writeQuery({ id: run.id });
+    }
     document.title = `${run.name} · Chimera Lab`;
     this.title.textContent = run.name;
     this.badge.replaceChildren(statusBadge(run));
