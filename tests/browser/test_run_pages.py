@@ -11,12 +11,20 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from chimeralab import Lab
-from chimeralab.events import Metrics, Sample
+from chimeralab.events import Event, Metrics, Sample
 from small_runs import small_spec
 
 pytestmark = pytest.mark.browser
 
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"> {{7*7}} ${8*8} '; DROP"
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"> <a href=//x>{{7*7}}</a> %{x} ${8*8} '; DROP"
+
+
+def record(lab: Lab, run: int, *events: Event) -> None:
+    """What a worker would write of a run that it has begun."""
+    attempt = lab.store.claim(run, 0)
+    assert attempt is not None
+    lab.store.begin(run, attempt, {})
+    lab.store.append(run, attempt, list(events))
 
 
 def test_selected_run_is_cancelled_and_retried(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
@@ -91,12 +99,17 @@ def test_new_run_appears_without_reloading(page: Page, quiet_dashboard: str, qui
 
 
 def test_names_are_text_on_every_page(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
-    run = quiet_lab.submit(small_spec(quiet_lab, name=HOSTILE, tags=(HOSTILE[:40],)))
-    for path in ("runs", f"run?id={run}", f"compare?runs={run}"):
+    run, other = (quiet_lab.submit(small_spec(quiet_lab, name=HOSTILE, tags=(HOSTILE[:40],))) for _ in range(2))
+    for each in (run, other):
+        record(quiet_lab, each, Metrics(seq=1, step=1, tokens=64, seconds=1.0, values={"train/loss": 2.0}))
+    for path in ("runs", f"run?id={run}", f"compare?runs={run},{other}"):
         page.goto(f"{quiet_dashboard}/ui/{path}")
         expect(page.get_by_text(HOSTILE).first).to_be_visible()
         assert page.locator("img[src=x]").count() == 0
         assert page.title() != "owned"
+    legend = page.locator("#compare-curves .legendtext")
+    expect(legend.first).to_have_text(f"{HOSTILE} #{run}")
+    assert page.locator("#compare-curves svg a").count() == 0
 
 
 def test_run_is_forked_into_compose(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
@@ -128,9 +141,6 @@ def test_launch_error_stands_beside_its_field_and_queues_nothing(
 
 def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
     run = quiet_lab.submit(small_spec(quiet_lab, name="Measured"))
-    attempt = quiet_lab.store.claim(run, 0)
-    assert attempt is not None
-    quiet_lab.store.begin(run, attempt, {})
     values = {
         "train/loss": 2.0,
         "train/gradient_norm": 7.0,
@@ -139,7 +149,7 @@ def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard
     }
     values |= {f"test/exact_match@depth={depth},length={n}": depth for depth in (0.0, 0.5) for n in (8, 16)}
     points = [Metrics(seq=n, step=n, tokens=64 * n, seconds=n / 10, values=values) for n in range(1, 5)]
-    quiet_lab.store.append(run, attempt, points)
+    record(quiet_lab, run, *points)
     page.goto(f"{quiet_dashboard}/ui/run?id={run}&quantity=gradient_norm&x=tokens&smooth=nonsense")
     expect(page.locator("#run-curve .xtitle")).to_have_text("Tokens")
     page.get_by_label("over").select_option("seconds")
@@ -167,13 +177,10 @@ def test_newest_run_stays_on_the_page_when_a_newer_one_comes(page: Page, quiet_d
 
 def test_pictures_that_a_model_drew_are_shown(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
     run = quiet_lab.submit(small_spec(quiet_lab, name="Draws"))
-    attempt = quiet_lab.store.claim(run, 0)
-    assert attempt is not None
-    quiet_lab.store.begin(run, attempt, {})
     file = BytesIO()
     Image.new("RGB", (19, 9), "red").save(file, "PNG")
     drawn = Sample(seq=1, step=7, prompt="9 pictures", text="", image=base64.b64encode(file.getvalue()).decode())
-    quiet_lab.store.append(run, attempt, [drawn])
+    record(quiet_lab, run, drawn)
     page.goto(f"{quiet_dashboard}/ui/run?id={run}#samples")
     picture = page.get_by_alt_text("9 pictures")
     expect(picture).to_be_visible()

@@ -87,6 +87,16 @@ def test_a_metric_over_two_axes_is_a_heat_map_for_each_run_in_one_scale() -> Non
     ]
 
 
+def test_names_of_runs_are_text_in_every_figure() -> None:
+    name = '<a href="https://example.org">%{x} & more</a>'
+    shown = '&lt;a href="https://example.org"&gt;&#37;{x} &amp; more&lt;/a&gt;'
+    rows = comparing.rows(comparison(compared(1, loss=2.0, decode_ms={16: 1.0}).model_copy(update={"name": name})), 16)
+    curve, maps = (over_axes.reply({1: values}, [name], None)["figure"]["data"][0] for values in (LENGTHS, DEPTHS))
+    point = comparing.pareto(rows, "decode_ms", "loss")["data"][0]
+    assert [trace["name"] for trace in (point, curve, maps)] == [f"{shown} #1", shown, shown]
+    assert [trace["hovertemplate"].partition("<extra>")[2] for trace in (curve, maps)] == [f"{shown}</extra>"] * 2
+
+
 def test_without_axes_there_is_nothing_to_draw() -> None:
     assert over_axes.reply({1: {"test/loss": 1.0, "test/loss@length=8": 2.0}}, ["a"], None) == {"figure": {"data": []}}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chimeralab_webui.figures import RUN_COLORS, Figure, line
+from chimeralab_webui.figures import RUN_COLORS, Figure, line, text
 
 if TYPE_CHECKING:
     from chimeralab.comparison import Comparison
@@ -134,7 +134,7 @@ def pareto(table: Sequence[Mapping[str, Any]], x_key: str, y_key: str) -> Figure
                 "mode": "markers",
                 "x": [row[x.key]],
                 "y": [row[y.key]],
-                "name": f"{row['name']} #{row['id']}",
+                "name": text(f"{row['name']} #{row['id']}"),
                 "marker": marker,
             }
         )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from chimeralab_webui.figures import RUN_COLORS, X_TITLES, Figure, choices, line
+from chimeralab_webui.figures import RUN_COLORS, X_TITLES, Figure, choices, line, text
 
 if TYPE_CHECKING:
     from chimeralab import Lab
@@ -97,7 +96,7 @@ def figure(lab: Lab, run_ids: Sequence[int], names: Sequence[str], choices: Choi
         for index, metric in enumerate(metrics):
             split, last = metric.partition("/")[0], index == len(metrics) - 1
             curve = lab.curve(run_id, metric, x=choices.x, max_points=POINTS_TO_SMOOTH if choices.smooth else POINTS)
-            look: dict[str, Any] = {"hovertemplate": f"%{{y}}<extra>{escape(name)}, {split}</extra>"}
+            look: dict[str, Any] = {"hovertemplate": f"%{{y}}<extra>{text(f'{name}, {split}')}</extra>"}
             if several:
                 look |= {"name": name, "legendgroup": str(run_id), "showlegend": last}
                 look |= {"line": {} if last else {"dash": "dot", "width": 1.5}}
@@ -107,7 +106,7 @@ def figure(lab: Lab, run_ids: Sequence[int], names: Sequence[str], choices: Choi
         "data": data,
         "layout": {
             "xaxis": {"title": {"text": X_TITLES[choices.x]}},
-            "yaxis": {"title": {"text": title(choices.quantity)}, "type": choices.scale},
+            "yaxis": {"title": {"text": text(title(choices.quantity))}, "type": choices.scale},
             # A zoom belongs to the axes that are shown.
             "uirevision": f"{choices.quantity} {choices.x} {choices.scale}",
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 Figure = dict[str, Any]
@@ -19,9 +20,15 @@ def choices(value: Any) -> dict[str, Any]:
     return (value or {}).get("choices") or {}
 
 
+def text(words: Any) -> str:
+    """Words as a figure shows them: Plotly reads a few tags, entities and `%{...}` in what it draws."""
+    return escape(str(words), quote=False).replace("%{", "&#37;{")
+
+
 def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any) -> dict[str, Any]:
+    """A curve; its name is taken as text."""
     style = {"color": color, "width": 2} | more.pop("line", {})
-    return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": name, "line": style} | more
+    return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": text(name), "line": style} | more
 
 
 def state_curve(report: Any, pinned: Any = None) -> Figure:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from chimeralab.metrics import Series, Value, parse, series
 from chimeralab_webui.curves import finite, title
-from chimeralab_webui.figures import RUN_COLORS, Figure, choices, line
+from chimeralab_webui.figures import RUN_COLORS, Figure, choices, line, text
 
 MAPS = 6  # heat maps side by side; of more runs the first are drawn
 SHARES = ("accuracy", "scaled_accuracy", "exact_match")  # from 0 to 1
@@ -49,14 +48,14 @@ def _curves(one: Series, labels: Mapping[int, str]) -> Figure:
         points = sorted(one.points.get(run, {}).items(), key=lambda point: one.values[0].index(point[0][0]))
         if points:
             color = RUN_COLORS[position % len(RUN_COLORS)]
-            x, y = [place[0] for place, _ in points], finite([value for _, value in points])
-            look = {"mode": "lines+markers", "hovertemplate": f"%{{y:.4g}}<extra>{escape(name)}</extra>"}
+            x, y = [_tick(place[0]) for place, _ in points], finite([value for _, value in points])
+            look = {"mode": "lines+markers", "hovertemplate": f"%{{y:.4g}}<extra>{text(name)}</extra>"}
             data.append(line(x, y, name, color, **look))
     return {
         "data": data,
         "layout": {
-            "xaxis": {"title": {"text": title(one.axes[0])}} | _scale(one.values[0]),
-            "yaxis": {"title": {"text": title(parse(one.metric).metric)}} | _range(one),
+            "xaxis": {"title": {"text": text(title(one.axes[0]))}} | _scale(one.values[0]),
+            "yaxis": {"title": {"text": text(title(parse(one.metric).metric))}} | _range(one),
             "showlegend": len(labels) > 1,
             "uirevision": _label(one),
         },
@@ -68,7 +67,7 @@ def _maps(one: Series, labels: Mapping[int, str]) -> Figure:
     drawn = [run for run in labels if run in one.points][:MAPS]
     up, across = one.values
     share = 1 / max(len(drawn), 1)
-    where = f"{one.axes[0]} %{{y}}, {one.axes[1]} %{{x}}"
+    where = f"{text(one.axes[0])} %{{y}}, {text(one.axes[1])} %{{x}}"
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "coloraxis": {"colorscale": "Viridis", "colorbar": {"thickness": 12}} | _bounds(one),
@@ -84,19 +83,19 @@ def _maps(one: Series, labels: Mapping[int, str]) -> Figure:
         data.append(
             {
                 "type": "heatmap",
-                "x": [str(value) for value in across],
-                "y": [str(value) for value in up],
+                "x": [text(value) for value in across],
+                "y": [text(value) for value in up],
                 "z": [finite([points.get((down, to), float("nan")) for to in across]) for down in up],
                 "coloraxis": "coloraxis",
                 "xaxis": f"x{suffix}",
                 "yaxis": f"y{suffix}",
                 "texttemplate": "%{z:.2f}" if len(across) <= 12 else None,
-                "hovertemplate": f"{where}: %{{z:.4g}}<extra>{escape(labels[run])}</extra>",
-                "name": labels[run],
+                "hovertemplate": f"{where}: %{{z:.4g}}<extra>{text(labels[run])}</extra>",
+                "name": text(labels[run]),
             }
         )
         domain = [number * share, (number + 1) * share - (0.02 if number + 1 < len(drawn) else 0)]
-        layout[f"xaxis{suffix}"] = {"type": "category", "domain": domain, "title": {"text": title(one.axes[1])}}
+        layout[f"xaxis{suffix}"] = {"type": "category", "domain": domain, "title": {"text": text(title(one.axes[1]))}}
         layout[f"yaxis{suffix}"] = {"type": "category", "showticklabels": number == 0, "anchor": f"x{suffix}"}
         if len(labels) > 1:
             at = {
@@ -107,16 +106,20 @@ def _maps(one: Series, labels: Mapping[int, str]) -> Figure:
                 "yref": "paper",
                 "yanchor": "bottom",
             }
-            layout["annotations"].append({"text": escape(labels[run]), "share": share, "showarrow": False, **at})
-    layout["yaxis"]["title"] = {"text": title(one.axes[0])}
+            layout["annotations"].append({"text": text(labels[run]), "share": share, "showarrow": False, **at})
+    layout["yaxis"]["title"] = {"text": text(title(one.axes[0]))}
     return {"data": data, "layout": layout}
+
+
+def _tick(value: Value) -> Value:
+    return text(value) if isinstance(value, str) else value
 
 
 def _scale(values: Sequence[Value]) -> dict[str, Any]:
     """A logarithmic axis for lengths that grow by factors, places for words."""
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) < len(values):
-        return {"type": "category", "categoryarray": [str(value) for value in values]}
+        return {"type": "category", "categoryarray": [text(value) for value in values]}
     ticks = {} if len(values) > 12 else {"tickvals": list(values), "ticktext": [str(value) for value in values]}
     return {"type": "log" if numbers[0] > 0 and numbers[-1] / numbers[0] >= 4 else "linear"} | ticks
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from chimeralab_webui.comparing import estimated
-from chimeralab_webui.figures import RUN_COLORS, Figure, line
+from chimeralab_webui.figures import RUN_COLORS, Figure, line, text
 
 if TYPE_CHECKING:
     from chimeralab.statistics import Estimate
@@ -56,7 +56,7 @@ def over_axis(table: SweepTable, axis: str, metric: str) -> Figure | None:
             drawn.sort(key=lambda pair: pair[0])
         data.append(
             line(
-                [at if isinstance(at, int | float) else str(at) for at, _ in drawn],
+                [at if isinstance(at, int | float) else text(at) for at, _ in drawn],
                 [value.mean for _, value in drawn],
                 label or metric,
                 RUN_COLORS[position % len(RUN_COLORS)],
@@ -71,8 +71,8 @@ def over_axis(table: SweepTable, axis: str, metric: str) -> Figure | None:
     return {
         "data": data,
         "layout": {
-            "xaxis": {"type": "log" if log else "-", "title": {"text": axis}},
-            "yaxis": {"title": {"text": metric}},
+            "xaxis": {"type": "log" if log else "-", "title": {"text": text(axis)}},
+            "yaxis": {"title": {"text": text(metric)}},
             "showlegend": len(data) > 1,
             "uirevision": f"{table.id} {axis} {metric}",
         },

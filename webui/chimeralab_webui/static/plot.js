@@ -36,8 +36,9 @@ function themed(layout) {
 // A title over a `share` of the figure's width loses its middle where it would reach into the next one's.
 function fitted(note, width) {
   const most = Math.max(5, Math.floor((note.share * width) / 7));
-  if (!note.share || note.text.length <= most) return note;
-  return { ...note, hovertext: note.text, text: `${note.text.slice(0, most - 4)}…${note.text.slice(-3)}` };
+  const letters = note.text.match(/&#?\w+;|./gsu); // an entity is one
+  if (!note.share || letters.length <= most) return note;
+  return { ...note, hovertext: note.text, text: [...letters.slice(0, most - 4), '…', ...letters.slice(-3)].join('') };
 }
 
 class Plot {
