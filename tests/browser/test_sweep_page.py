@@ -28,13 +28,17 @@ def test_a_sweep_is_shown_with_its_points_and_cancelled(page: Page, quiet_dashbo
     expect(rows).to_have_count(4)
     expect(rows.nth(0)).to_contain_text("0.15")
     expect(rows.nth(0)).to_contain_text(HOSTILE)
-    expect(rows.nth(2).locator(".best")).to_contain_text("0.55 [0.5, 0.6] n=2")
+    expect(rows.nth(2).locator(".cl-best")).to_contain_text("0.55 [0.5, 0.6] n=2")
     expect(page.locator("#sweep-figure .cl-plot-area")).to_have_attribute("data-drawn", "1")
     expect(page.locator("#sweeps .cl-hint")).to_contain_text("active: 6 completed, 2 queued of 8 runs")
     page.locator("[data-control=axis]").select_option("length")
     expect(page).to_have_url(f"{quiet_dashboard}/ui/sweeps?sweep=shown&axis=length")
+    page.evaluate("document.querySelectorAll('#sweeps tr, #sweeps option').forEach((node) => { node.kept = true; })")
     page.locator("[data-action=cancel-sweep]").click()
     expect(page.locator("#sweeps .cl-hint")).to_contain_text("cancelled: 2 cancelled, 6 completed of 8 runs")
+    kept = "all => all.every((node) => node.kept)"
+    assert page.locator("#sweeps tr").evaluate_all(kept)  # so that what is focused or open stays so
+    assert page.locator("#sweeps option").evaluate_all(kept)
     assert quiet_lab.sweep_table("shown").status == "cancelled"
     assert page.locator("img[src=x]").count() == 0
     assert page.title() != "owned"

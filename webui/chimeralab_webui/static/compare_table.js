@@ -2,7 +2,7 @@
 
 import { Asking } from './asking.js';
 import { DataTable } from './data_table.js';
-import { el, iconButton, select, writeQuery } from './dom.js';
+import { el, iconButton, offer, select, writeQuery } from './dom.js';
 import * as format from './format.js';
 import { Message } from './message.js';
 import { miniStrip, statusBadge } from './run_parts.js';
@@ -64,20 +64,10 @@ class CompareTable {
     this.json.href = `/api/v1/compare?runs=${runs}`;
     this.csv.hidden = this.json.hidden = !runs;
     this.at.hidden = reply.contexts.length === 0;
-    offer(this.contexts, reply.contexts.map((c) => [c, c]), reply.context);
+    offer(this.contexts, reply.contexts, reply.context);
     const others = reply.recent.filter((run) => !reply.rows.some((row) => row.id === run.id));
-    offer(this.adder, [['', 'Add a run …'], ...others.map((run) => [run.id, `#${run.id} ${run.name}`])], '');
+    offer(this.adder, [{ value: '', label: 'Add a run …' }, ...others.map((run) => ({ value: run.id, label: `#${run.id} ${run.name}` }))], '');
   }
-}
-
-// Fills a select anew only when its choices have changed, so that an open list stays open.
-function offer(node, choices, value) {
-  const said = JSON.stringify(choices);
-  if (node.dataset.offered !== said) {
-    node.dataset.offered = said;
-    node.replaceChildren(...choices.map(([key, label]) => el('option', { value: String(key) }, String(label))));
-    node.value = value ?? '';
-  } else if (document.activeElement !== node) node.value = value ?? '';
 }
 
 export function mount(widget) {

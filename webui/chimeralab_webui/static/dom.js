@@ -57,12 +57,22 @@ export function iconButton(name, title, onclick, props = {}) {
 
 export function select(options, value, onchange, props = {}) {
   const node = el('select', { class: 'cl-input', onchange: () => onchange(node.value), ...props });
-  for (const option of options) {
-    const { value: key, label } = typeof option === 'object' ? option : { value: option, label: option };
-    node.append(el('option', { value: key }, String(label)));
-  }
-  node.value = value ?? '';
+  offer(node, options, value);
   return node;
+}
+
+// Fills a select anew only when its choices have changed, so that a list that is open on a live page stays open.
+export function offer(node, options, value) {
+  const said = JSON.stringify(options);
+  const changed = node.dataset.offered !== said;
+  if (changed) {
+    node.dataset.offered = said;
+    node.replaceChildren(...options.map((option) => {
+      const { value: key, label } = typeof option === 'object' ? option : { value: option, label: option };
+      return el('option', { value: String(key) }, String(label));
+    }));
+  }
+  if (changed || document.activeElement !== node) node.value = value ?? '';
 }
 
 export function debounce(wait, run) {

@@ -1,7 +1,7 @@
 // A Plotly figure that keeps the reader's zoom and hidden curves while it is redrawn, with choices above it.
 // The value holds the choices, the figure comes in `reply`.
 
-import { el, select, writeQuery } from './dom.js';
+import { el, offer, select, writeQuery } from './dom.js';
 
 let loading;
 function plotly() {
@@ -80,12 +80,8 @@ class Plot {
   // The server may say which choices there are (the metrics of a run).
   offer(options) {
     for (const [name, list] of Object.entries(options || {})) {
-      const node = this.fields[name];
-      if (!node || node.dataset.offered === JSON.stringify(list)) continue;
-      node.dataset.offered = JSON.stringify(list);
-      node.replaceChildren(...list.map((o) => el('option', { value: o.value ?? o }, String(o.label ?? o))));
-      node.value = this.choices[name];
-      node.parentElement.hidden = list.length === 0;
+      offer(this.fields[name], list, this.choices[name]);
+      this.fields[name].parentElement.hidden = list.length === 0;
     }
   }
 
@@ -96,10 +92,7 @@ class Plot {
 
   async draw() {
     const { reply } = this;
-    if (reply?.choices) for (const [name, value] of Object.entries(reply.choices)) {
-      this.choices[name] = value;
-      if (this.fields[name]) this.fields[name].value = value;
-    }
+    Object.assign(this.choices, reply?.choices);
     this.offer(reply?.options);
     const figure = reply?.figure;
     const drawable = !!figure?.data?.length;

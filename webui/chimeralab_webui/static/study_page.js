@@ -1,7 +1,7 @@
 // One study: its question, how it ran at a scale, and its tables beside published values.
 
 import { Asking } from './asking.js';
-import { button, el, select, writeQuery } from './dom.js';
+import { button, el, offer, select, writeQuery } from './dom.js';
 import { Message } from './message.js';
 
 class StudyPage {
@@ -27,8 +27,9 @@ class StudyPage {
 
   draw(reply, question) {
     this.message.show(reply.rev, reply.error, { state: reply.missing });
-    offer(this.study, reply.studies.map((name) => ({ value: name, label: name })), reply.study);
+    offer(this.study, reply.studies, reply.study);
     offer(this.scale, reply.scales || [], reply.scale);
+    for (const chooser of [this.study, this.scale]) chooser.hidden = !chooser.options.length;
     this.run.hidden = !reply.study || reply.status === 'active' || reply.needs.length > 0;
     if (!reply.study) return this.body.replaceChildren(el('div', { class: 'cl-empty' }, 'No plugin ships a study'));
     Object.assign(question, { study: reply.study, scale: reply.scale });
@@ -41,12 +42,6 @@ class StudyPage {
       reply.tables.map(table), reply.remarks.map(remarks)));
   }
 }
-
-const offer = (node, options, value) => {
-  node.hidden = options.length === 0;
-  node.replaceChildren(...options.map((option) => el('option', { value: option.value }, option.label)));
-  node.value = value || '';
-};
 
 const table = ({ title, head, rows }) => [
   el('h3', {}, title),

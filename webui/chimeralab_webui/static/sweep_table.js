@@ -1,7 +1,8 @@
 // One sweep: which it is, how far it is, and its points with means and intervals over seeds.
 
 import { Asking } from './asking.js';
-import { button, el, select, writeQuery } from './dom.js';
+import { DataTable } from './data_table.js';
+import { button, el, offer, select, writeQuery } from './dom.js';
 import * as format from './format.js';
 import { Message } from './message.js';
 
@@ -27,8 +28,7 @@ class SweepTable {
 
   draw(reply, question) {
     this.message.show(reply.rev, reply.error, { state: reply.missing });
-    this.chooser.replaceChildren(...reply.sweeps.map((name) => el('option', { value: name }, name)));
-    this.chooser.value = reply.sweep;
+    offer(this.chooser, reply.sweeps, reply.sweep);
     this.chooser.hidden = reply.sweeps.length === 0;
     question.sweep = reply.sweep;
     this.stop.hidden = reply.status !== 'active';
@@ -36,22 +36,29 @@ class SweepTable {
     this.compare.hidden = runs.length === 0;
     this.compare.href = `/ui/compare?runs=${runs.slice(0, 1000).join(',')}`;
     this.said.textContent = reply.status ? [`${reply.status}: ${counts(reply.members)} of ${reply.wanted} runs`, reply.reason].filter(Boolean).join('. ') : '';
-    this.points.replaceChildren(reply.rows.length ? this.table(reply) : el('div', { class: 'cl-empty' }, 'Queue a sweep with: chimeralab sweep run FILE'));
+    this.drawPoints(reply);
   }
 
-  table({ axes, metric, testMetric, rows }) {
-    const tested = rows.some((row) => row.test);
-    const heads = [...axes, metric, ...(tested ? [testMetric] : []), 'Runs', 'Seeds'];
-    return el('div', { class: 'cl-table-scroll' }, el('table', { class: 'cl-table' },
-      el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
-      el('tbody', {}, rows.map((row) => el('tr', { data: { id: row.id } },
-        row.values.map((value) => el('td', {}, String(value))),
-        el('td', { class: row.best ? 'best' : null, title: row.best ? 'Best on validation' : null }, format.estimate(row.validation)),
-        tested ? el('td', {}, format.estimate(row.test)) : null,
-        el('td', {}, counts(row.statuses)),
-        el('td', {}, row.runs.map(([seed, run]) => el('a', { href: `/ui/run?id=${run}`, title: `Run ${run}` }, `${seed} `))))))));
+  // A new table only where its columns are others: those of another sweep, or of the first test.
+  drawPoints({ axes = [], metric, testMetric, rows }) {
+    const heads = [...axes, metric, rows.some((row) => row.test) ? testMetric : ''];
+    if (JSON.stringify(heads) !== this.heads) {
+      this.heads = JSON.stringify(heads);
+      this.table = new DataTable(columns(axes, metric, heads.at(-1)), { empty: 'Queue a sweep with: chimeralab sweep run FILE' });
+      this.points.replaceChildren(this.table.node);
+    }
+    this.table.draw(rows);
   }
 }
+
+const columns = (axes, metric, testMetric) => [
+  ...axes.map((axis, i) => ({ key: axis, title: axis, shows: (row) => row.values[i], cell: (row) => String(row.values[i]) })),
+  { key: 'validation', title: metric, shows: (row) => [row.validation, row.best], cell: (row) => (row.best
+    ? el('span', { class: 'cl-best', title: 'Best on validation' }, format.estimate(row.validation)) : format.estimate(row.validation)) },
+  ...(testMetric ? [{ key: 'test', title: testMetric, cell: (row) => format.estimate(row.test) }] : []),
+  { key: 'statuses', title: 'Runs', cell: (row) => counts(row.statuses) },
+  { key: 'runs', title: 'Seeds', cell: (row) => row.runs.map(([seed, run]) => el('a', { href: `/ui/run?id=${run}`, title: `Run ${run}` }, `${seed} `)) },
+];
 
 const counts = (statuses) => Object.entries(statuses).map(([status, count]) => `${count} ${status}`).join(', ');
 
