@@ -16,6 +16,10 @@ class Composer:
         return self.page.locator("#stack .cl-tile")
 
     @property
+    def chosen(self) -> Locator:
+        return self.page.get_by_role("listbox", name="Layers").get_by_role("option", selected=True)
+
+    @property
     def text(self) -> Locator:
         return self.page.locator("#pattern-text")
 

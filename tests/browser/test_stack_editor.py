@@ -72,6 +72,29 @@ def test_keys_move_set_duplicate_delete_and_undo(composer: Composer) -> None:
     expect(composer.text).to_have_value("mamba2, attention, mamba2")
 
 
+def test_focus_moves_without_the_selection(composer: Composer) -> None:
+    keys = composer.page.keyboard
+    composer.tiles.nth(0).click()
+    keys.press("Control+ArrowRight")
+    keys.press("Control+ArrowRight")
+    expect(composer.tiles.nth(2)).to_be_focused()
+    expect(composer.chosen).to_have_count(1)
+    keys.press(" ")
+    expect(composer.tiles.nth(2)).to_be_focused()
+    expect(composer.chosen).to_have_count(2)
+    keys.press("Control+1")
+    keys.press("Alt+1")
+    assert composer.mixers() == ["mamba2", "mamba2", "attention"]
+
+
+def test_escape_clears_the_selection_from_the_palette_too(composer: Composer) -> None:
+    composer.tiles.nth(2).click()
+    composer.chip("gla").click()
+    expect(composer.text).to_have_value("mamba2 x2, gla")
+    composer.page.keyboard.press("Escape")
+    expect(composer.chosen).to_have_count(0)
+
+
 def test_thirty_quick_edits_all_arrive(composer: Composer) -> None:
     for _ in range(30):
         composer.chip("gla").click()

@@ -100,15 +100,16 @@ class StackEditor {
 
   stripCalls() {
     const which = (index) => (this.chosen.has(index) ? this.chosen : new Set([index]));
+    const follow = (edited) => { this.apply(edited); this.strip.focus(Math.min(...this.chosen)); };
     return {
       choose: (index, how) => this.choose(index, how),
       chooseAll: () => { this.chosen = new Set(this.layers.keys()); this.draw(); },
       append: () => this.apply(insert(this.layers, this.layers.length, [this.nextLayer()])),
       insert: (at, mixer) => this.apply(insert(this.layers, at, [this.layerOf(mixer, this.layers[at - 1] || this.layers[at])])),
-      move: (indices, to) => this.apply(move(this.layers, indices, to)),
-      shift: (index, by) => { this.apply(shift(this.layers, which(index), by)); this.strip.focus(Math.min(...this.chosen)); },
-      remove: (index) => { this.apply(remove(this.layers, which(index))); this.strip.focus([...this.chosen][0]); },
-      duplicate: (index) => this.apply(duplicate(this.layers, which(index))),
+      move: (indices, to) => follow(move(this.layers, indices, to)),
+      shift: (index, by) => follow(shift(this.layers, which(index), by)),
+      remove: (index) => follow(remove(this.layers, which(index))),
+      duplicate: (index) => follow(duplicate(this.layers, which(index))),
       digit: (index, n) => { if (this.palette.mixers[n]) this.apply(change(this.layers, which(index), this.mixed(this.palette.mixers[n].name))); },
       ffn: (indices, name) => this.apply(change(this.layers, indices, withFfn(name))),
     };
@@ -216,9 +217,11 @@ class StackEditor {
   }
 
   shortcut(event) {
-    if (!(event.ctrlKey || event.metaKey) || event.target.matches('input, textarea, select')) return;
-    const key = event.key.toLowerCase();
-    if (key === 'z' && event.shiftKey || key === 'y') this.redo();
+    if (event.target.matches('input, textarea, select')) return;
+    const control = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
+    if (key === 'escape') this.choose(null);
+    else if (!control) return;
+    else if (key === 'z' && event.shiftKey || key === 'y') this.redo();
     else if (key === 'z') this.undo();
     else return;
     event.preventDefault();

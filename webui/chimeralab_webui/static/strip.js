@@ -10,7 +10,9 @@ export class Strip {
     this.palette = palette;
     this.on = on;
     this.dragged = null; // {layers: [index]} or {entry}
-    this.node = el('div', { class: 'cl-strip', role: 'listbox', 'aria-label': 'Layers', 'aria-multiselectable': 'true' });
+    this.list = el('div', { class: 'cl-contents', role: 'listbox', 'aria-label': 'Layers', 'aria-multiselectable': 'true' });
+    const add = el('button', { type: 'button', class: 'cl-tile-add', title: 'Append a layer', 'aria-label': 'Append a layer', onclick: () => on.append() }, '+');
+    this.node = el('div', { class: 'cl-strip' }, this.list, add);
     for (const [type, handler] of Object.entries({
       click: this.click, keydown: this.keydown, dragstart: this.dragstart, dragend: this.dragend, dragover: this.dragover,
       dragleave: this.dragleave, drop: this.drop,
@@ -18,27 +20,23 @@ export class Strip {
   }
 
   draw(layers, chosen, errorAt) {
-    const focused = this.node.contains(document.activeElement) ? document.activeElement.dataset.index : null;
+    const focused = this.list.contains(document.activeElement) ? Math.min(+document.activeElement.dataset.index, layers.length - 1) : null;
+    // One tile takes the Tab key: the one in focus, or the first that is selected, or the first of all.
+    const stop = focused ?? (chosen.size ? Math.min(...chosen) : 0);
     this.layers = layers;
     this.chosen = chosen;
     this.node.classList.toggle('compact', layers.length >= COMPACT_FROM);
     const marks = marksOf(layers);
-    this.node.replaceChildren(...layers.map((layer, i) => tile(this.palette, layer, i, marks, {
-      class: `${chosen.has(i) ? ' chosen' : ''}${i === errorAt ? ' bad' : ''}`, draggable: true, tabIndex: this.tabStop(i) ? 0 : -1,
+    this.list.replaceChildren(...layers.map((layer, i) => tile(this.palette, layer, i, marks, {
+      class: `${chosen.has(i) ? ' chosen' : ''}${i === errorAt ? ' bad' : ''}`, draggable: true, tabIndex: i === stop ? 0 : -1,
       role: 'option', 'aria-selected': String(chosen.has(i)),
     })));
-    const add = el('button', { type: 'button', class: 'cl-tile-add', title: 'Append a layer', 'aria-label': 'Append a layer', onclick: () => this.on.append() }, '+');
-    this.node.append(add);
-    if (focused != null) this.focus(chosen.size ? Math.min(...chosen) : Math.min(+focused, layers.length - 1));
-  }
-
-  // One tile takes the Tab key: the first that is selected, or the first of all.
-  tabStop(index) {
-    return this.chosen.size ? index === Math.min(...this.chosen) : index === 0;
+    if (focused != null) this.focus(focused);
   }
 
   focus(index) {
-    this.node.querySelector(`[data-index="${index}"]`)?.focus();
+    for (const tile of this.list.children) tile.tabIndex = +tile.dataset.index === index ? 0 : -1;
+    this.list.children[index]?.focus();
   }
 
   at(event) {
@@ -59,19 +57,19 @@ export class Strip {
   keydown(event) {
     const index = this.at(event);
     if (index == null) return;
+    const control = event.ctrlKey || event.metaKey;
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (step && event.altKey) this.on.shift(index, step);
     else if (step || event.key === 'Home' || event.key === 'End') {
       const to = event.key === 'Home' ? 0 : event.key === 'End' ? this.layers.length - 1 : index + step;
       if (to < 0 || to >= this.layers.length) return;
-      this.on.choose(to, event.shiftKey ? 'range' : 'one');
+      if (!control) this.on.choose(to, event.shiftKey ? 'range' : 'one');
       this.focus(to);
     } else if (event.key === 'Delete' || event.key === 'Backspace') this.on.remove(index);
     else if (event.key === ' ' || event.key === 'Enter') this.on.choose(index, 'toggle');
-    else if (event.key === 'Escape') this.on.choose(null);
-    else if (/^[1-9]$/.test(event.key)) this.on.digit(index, +event.key - 1);
-    else if (event.key.toLowerCase() === 'd' && (event.ctrlKey || event.metaKey)) this.on.duplicate(index);
-    else if (event.key.toLowerCase() === 'a' && (event.ctrlKey || event.metaKey)) this.on.chooseAll();
+    else if (/^[1-9]$/.test(event.key) && !control && !event.altKey) this.on.digit(index, +event.key - 1);
+    else if (event.key.toLowerCase() === 'd' && control) this.on.duplicate(index);
+    else if (event.key.toLowerCase() === 'a' && control) this.on.chooseAll();
     else return;
     event.preventDefault();
   }
@@ -89,7 +87,7 @@ export class Strip {
     this.dragged = { layers: moving };
     event.dataTransfer.setData('text/plain', `layer ${index}`);
     event.dataTransfer.effectAllowed = 'move';
-    for (const i of moving) this.node.children[i].classList.add('dragging');
+    for (const i of moving) this.list.children[i].classList.add('dragging');
   }
 
   dragend() {
