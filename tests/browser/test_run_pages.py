@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from chimeralab import Lab
+from chimeralab import Lab, LabError, RunSpec
 from chimeralab.events import Event, Metrics, Sample
 from small_runs import small_spec
 
@@ -137,6 +137,47 @@ def test_launch_error_stands_beside_its_field_and_queues_nothing(
     page.locator("[data-action=launch]").click()
     expect(seeds.locator(".cl-field-error")).to_contain_text("cannot read 'two'")
     assert quiet_lab.runs().total == before
+
+
+def test_seeds_that_were_queued_before_one_was_refused_are_told(
+    page: Page, quiet_dashboard: str, quiet_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = quiet_lab.submit
+
+    def full(spec: RunSpec) -> int:
+        if spec.seed > 1:
+            raise LabError("the disk is full", place="store")
+        return submit(spec)
+
+    monkeypatch.setattr(quiet_lab, "submit", full)
+    page.goto(f"{quiet_dashboard}/ui/?pattern=attention&d_model=32")
+    page.locator('#launch [data-place="seed"] input').fill("0-2")
+    page.locator("[data-action=launch]").click()
+    message = page.locator("#launch .cl-message")
+    expect(message).to_contain_text("2 runs queued: attention, seed 0")
+    expect(message).to_contain_text("The others are not queued. store: the disk is full")
+    expect(message).to_have_class("cl-message bad")
+    expect(message.locator("a")).to_have_count(3)
+
+
+def test_tags_and_notes_of_a_run_are_read_and_changed(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="Labelled", tags=("night",), notes="as in the paper"))
+    page.goto(f"{quiet_dashboard}/ui/run?id={run}")
+    tags, notes = page.locator("#run-head .cl-tag"), page.get_by_label("Notes")
+    expect(tags).to_have_text(["night"])
+    expect(notes).to_have_value("as in the paper")
+    page.get_by_label("Add a tag").fill("h200")
+    page.keyboard.press("Enter")
+    expect(tags).to_have_text(["h200", "night"])
+    page.get_by_label("Remove the tag night").click()
+    expect(tags).to_have_text(["h200"])
+    notes.fill("better than the paper")
+    page.locator("#run-head h1").click()
+    expect(page.locator("#run-head .cl-message")).to_have_text("1 run annotated")
+    row = quiet_lab.run(run)
+    assert (row.tags, row.notes) == (("h200",), "better than the paper")
+    page.goto(f"{quiet_dashboard}/ui/runs?text=better than")
+    expect(page.locator("#runs .cl-tag")).to_have_text(["h200"])
 
 
 def test_choices_of_a_plot_are_shared_by_the_address(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:

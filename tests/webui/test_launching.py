@@ -39,6 +39,9 @@ def test_form_of_a_run_launches_the_same_run() -> None:
             "resources": {"cpus": 2},
             "project": "trials",
             "start": {"folder": "/weights", "new_vocabulary": True},
+            "max_attempts": 7,
+            "tags": ("night", "h200"),
+            "notes": "as in the paper",
         }
     )
     assert LaunchForm.model_validate(form_of(spec)).specs(spec.stack) == [spec]

@@ -25,6 +25,9 @@ class LaunchForm(BaseModel):
     seeds: str = Field("0", max_length=500)
     resources: dict[str, Any] = {}
     kernels: dict[str, str] = {}
+    max_attempts: int = RunSpec.model_fields["max_attempts"].default
+    tags: tuple[str, ...] = ()
+    notes: str = ""
 
     def specs(self, stack: StackSpec) -> list[RunSpec]:
         """One spec for each seed.
@@ -48,6 +51,9 @@ class LaunchForm(BaseModel):
             seed=seed,
             kernels=self.kernels,
             resources=self.resources,
+            max_attempts=self.max_attempts,
+            tags=self.tags,
+            notes=self.notes,
         )
 
 
@@ -85,4 +91,7 @@ def form_of(spec: RunSpec) -> dict[str, Any]:
         "seeds": str(spec.seed),
         "resources": dumped.get("resources", {}),
         "kernels": dict(spec.kernels),
+        "max_attempts": spec.max_attempts,
+        "tags": list(spec.tags),
+        "notes": spec.notes,
     }

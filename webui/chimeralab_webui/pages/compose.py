@@ -80,8 +80,14 @@ def build(lab: Lab) -> None:
     def submit(form: Any, draft: Any) -> dict[str, Any]:
         stack = drafts.Draft.model_validate(draft).stack()
         specs = LaunchForm.model_validate(form).specs(stack)
-        lab.preview(specs[0])
-        return {"launched": [{"id": (run := lab.submit(spec)), "name": lab.run(run).name} for spec in specs]}
+        launched: list[dict[str, Any]] = []
+        for spec in specs:
+            try:
+                run = lab.submit(spec)
+            except LabError as error:
+                return {"launched": launched, "error": complaint(error)}
+            launched.append({"id": run, "name": lab.run(run).name})
+        return {"launched": launched, "error": None}
 
     @answering
     def read_import(form: Any) -> dict[str, Any]:

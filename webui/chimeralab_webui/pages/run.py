@@ -90,8 +90,6 @@ def _run(lab: Lab, run_id: int | None) -> Any:
 
 def _head(rows: RunRows, run: Any) -> dict[str, Any]:
     return rows.of([run])[0] | {
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
         "max_attempts": run.max_attempts,
         "notes": run.notes,
         "d_model": run.spec["stack"].get("d_model"),

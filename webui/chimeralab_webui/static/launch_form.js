@@ -110,26 +110,33 @@ class LaunchForm {
     this.clear();
     this.message.hidden = false;
     this.message.className = reply.error ? 'cl-message bad' : 'cl-message good';
-    if (reply.error) return this.showError(reply.error);
-    const links = reply.launched.map((run) => el('a', { href: `/ui/run?id=${run.id}` }, `${run.name} (${run.id})`));
-    this.message.replaceChildren(links.length === 1 ? 'Queued: ' : `${links.length} runs queued: `, ...links.flatMap((link, i) => (i ? [', ', link] : [link])));
-    if (links.length > 1) this.message.append(' · ', el('a', { href: `/ui/compare?runs=${reply.launched.map((r) => r.id).join(',')}` }, 'Compare'));
+    const { launched = [], error } = reply; // of several seeds the first may be queued although a later one is refused
+    const said = error ? [launched.length ? 'The others are not queued. ' : 'Not queued. ', this.showError(error)] : [];
+    this.message.replaceChildren(...queued(launched), ...said);
   }
 
-  // The field whose place is the longest beginning of the error's place; without one, the message below.
+  // Shows an error beside the field whose place is the longest beginning of the error's place; without such a field
+  // gives its words for the message below.
   showError(error) {
     const fields = [...this.root.querySelectorAll('[data-place]')].filter((node) => error.place === node.dataset.place || error.place.startsWith(`${node.dataset.place}.`));
     const at = fields.sort((a, b) => b.dataset.place.length - a.dataset.place.length)[0];
     const text = [error.reason, error.remedy].filter(Boolean).join('. ');
-    if (!at) { this.message.textContent = error.place ? `${error.place}: ${text}` : text; return; }
+    if (!at) return error.place ? `${error.place}: ${text}` : text;
     at.closest('details')?.setAttribute('open', '');
     at.classList.add('bad');
     const slot = at.querySelector('.cl-field-error');
     slot.hidden = false;
     slot.textContent = text;
-    this.message.textContent = 'Not queued.';
     at.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+    return '';
   }
+}
+
+function queued(runs) {
+  if (!runs.length) return [];
+  const links = runs.flatMap((run, i) => [i ? ', ' : '', el('a', { href: `/ui/run?id=${run.id}` }, `${run.name} (${run.id})`)]);
+  const compare = runs.length > 1 ? [' · ', el('a', { href: `/ui/compare?runs=${runs.map((run) => run.id).join(',')}` }, 'Compare')] : [];
+  return [runs.length === 1 ? 'Queued: ' : `${runs.length} runs queued: `, ...links, ...compare, '. '];
 }
 
 function field(place, label, control, hint) {

@@ -4,6 +4,7 @@ import { Asking } from './asking.js';
 import { button, el, writeQuery } from './dom.js';
 import * as format from './format.js';
 import { Message } from './message.js';
+import { RunLabels } from './run_labels.js';
 import { miniStrip, progressBar, statusBadge } from './run_parts.js';
 
 const ACTIVE = ['queued', 'starting', 'running'];
@@ -17,6 +18,7 @@ class RunHead {
     this.under = el('div', { class: 'cl-under' });
     this.progress = el('div', { class: 'cl-run-progress' });
     this.figures = el('div', { class: 'cl-figures' });
+    this.labels = new RunLabels((action, text) => this.act(action, text));
     this.message = new Message();
     this.buttons = {
       cancel: button('Cancel', () => this.act('cancel'), { data: { action: 'cancel' } }),
@@ -28,18 +30,18 @@ class RunHead {
     this.known(false);
     widget.host.replaceChildren(el('div', { class: 'cl-run-head' },
       el('div', { class: 'cl-row' }, el('div', { class: 'cl-run-title' }, this.title, this.badge), el('div', { class: 'cl-select-bar' }, Object.values(this.buttons))),
-      this.under, this.message.node, this.progress, this.figures));
+      this.under, this.labels.node, this.message.node, this.progress, this.figures));
     this.asking = new Asking(widget, { id: id || null, act: null }, (reply, question) => this.draw(reply, question), { again: true });
     this.asking.ask('ask');
   }
 
-  act(action) {
-    this.asking.ask('act', {}, { act: { action, ids: [this.run.id] } });
+  act(action, text = '') {
+    this.asking.ask('act', {}, { act: { action, text, ids: [this.run.id] } });
   }
 
   // Until a run is known there is nothing to show or to do.
   known(known) {
-    for (const part of [...Object.values(this.buttons), this.progress, this.figures]) part.hidden = !known;
+    for (const part of [...Object.values(this.buttons), this.labels.node, this.progress, this.figures]) part.hidden = !known;
   }
 
   draw(reply, question) {
@@ -57,6 +59,7 @@ class RunHead {
     this.title.textContent = run.name;
     this.badge.replaceChildren(statusBadge(run));
     this.under.replaceChildren(miniStrip(run.mixers, this.props.colors), el('code', {}, run.pattern), el('span', {}, `#${run.id} · ${run.project} · ${run.task} · seed ${run.seed}`));
+    this.labels.draw(run);
     const active = ACTIVE.includes(run.status);
     this.buttons.cancel.hidden = !active;
     this.buttons.cancel.disabled = run.cancelling;
