@@ -20,6 +20,10 @@ def test_address_opens_the_stack_that_it_names(composer: Composer) -> None:
     assert composer.mixers() == ["mamba2", "mamba2", "attention"]
 
 
+def test_pattern_is_not_checked_for_spelling(composer: Composer) -> None:
+    expect(composer.text).to_have_attribute("spellcheck", "false")
+
+
 def test_text_is_drawn_as_tiles(composer: Composer) -> None:
     composer.text.fill("every(3, attention, offset=1, base=gla) x6")
     expect(composer.tiles).to_have_count(6)

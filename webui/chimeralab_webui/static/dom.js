@@ -3,8 +3,10 @@
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(props)) {
-    if (value == null || value === false) continue;
-    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
+    if (value == null) continue;
+    if (typeof value === 'boolean' && key in node) node[key] = value; // false too: unsaid, spellcheck is true
+    else if (value === false) continue;
+    else if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
     else if (key === 'data') Object.assign(node.dataset, value);
     else if (key === 'color') node.style.setProperty('--c', safeColor(value));
     else if (key in node && typeof value !== 'string') node[key] = value;
