@@ -256,6 +256,18 @@ def test_more_runs_than_can_be_compared_are_left_out_aloud(page: Page, quiet_das
     expect(page.locator("#compare .cl-message")).to_be_hidden()
 
 
+def test_tabs_are_walked_by_arrow_keys(page: Page, quiet_dashboard: str, quiet_lab: Lab) -> None:
+    run = quiet_lab.submit(small_spec(quiet_lab, name="Tabs"))
+    page.goto(f"{quiet_dashboard}/ui/run?id={run}")
+    page.get_by_role("tab", name="Stack").click()
+    walk = [("ArrowRight", "Samples"), ("End", "Checkpoints"), ("ArrowRight", "Stack"), ("ArrowLeft", "Checkpoints")]
+    for key, tab in walk:
+        page.keyboard.press(key)
+        expect(page.get_by_role("tab", name=tab)).to_be_focused()
+        expect(page.get_by_role("tabpanel", name=tab)).to_be_visible()
+    expect(page.locator("[role=tab][tabindex='0']")).to_have_count(1)
+
+
 def test_chosen_theme_is_kept(page: Page, quiet_dashboard: str) -> None:
     page.emulate_media(color_scheme="light")
     page.goto(f"{quiet_dashboard}/ui/plugins")

@@ -1,6 +1,7 @@
 // Where the specs of compared runs differ: a line for each field, a column for each run.
 
 import { el } from './dom.js';
+import { table } from './plain_table.js';
 
 export function mount({ host, onReply }) {
   let drawn = '';
@@ -9,9 +10,7 @@ export function mount({ host, onReply }) {
     drawn = JSON.stringify(reply);
     const { names, fields } = reply;
     const body = fields.length
-      ? el('div', { class: 'cl-table-scroll' }, el('table', { class: 'cl-table' },
-        el('thead', {}, el('tr', {}, el('th', {}, 'Field'), names.map((name) => el('th', {}, name)))),
-        el('tbody', {}, fields.map(({ field, values }) => el('tr', {}, el('td', { class: 'cl-mono' }, field), values.map((value) => el('td', {}, show(value))))))))
+      ? table(['Field', ...names], fields.map(({ field, values }) => [el('span', { class: 'cl-mono' }, field), ...values.map(show)]))
       : el('div', { class: 'cl-empty' }, names.length < 2 ? 'Two runs or more can differ' : 'The specs differ in nothing but their layers and names');
     host.replaceChildren(el('div', { class: 'cl-runs' }, el('h2', {}, 'What differs'), body));
   });

@@ -3,6 +3,7 @@
 import { Catalogue } from './catalogue.js';
 import { button, el } from './dom.js';
 import * as format from './format.js';
+import { table } from './plain_table.js';
 import { marksOf, tile } from './tile.js';
 
 const TABS = [['stack', 'Stack'], ['samples', 'Samples'], ['history', 'History'], ['log', 'Log'], ['spec', 'Spec'], ['environment', 'Environment'], ['checkpoints', 'Checkpoints']];
@@ -11,9 +12,10 @@ class RunDetails {
   constructor({ host, props, send, onReply }) {
     Object.assign(this, { props, send, events: new Map(), shown: {}, tab: location.hash.slice(1) });
     if (!TABS.some(([name]) => name === this.tab)) this.tab = 'stack';
-    this.areas = Object.fromEntries(TABS.map(([name]) => [name, el('div', { role: 'tabpanel', id: `tab-${name}` })]));
-    this.tabs = Object.fromEntries(TABS.map(([name, title]) => [name, el('button', { type: 'button', role: 'tab', class: 'cl-tab', 'aria-controls': `tab-${name}`, onclick: () => this.open(name) }, title)]));
-    host.replaceChildren(el('div', { class: 'cl-details' }, el('div', { class: 'cl-tabs', role: 'tablist' }, Object.values(this.tabs)), Object.values(this.areas)));
+    this.areas = Object.fromEntries(TABS.map(([name]) => [name, el('div', { role: 'tabpanel', id: `panel-${name}`, 'aria-labelledby': `tab-${name}` })]));
+    this.tabs = Object.fromEntries(TABS.map(([name, title]) => [name, el('button', {
+      type: 'button', role: 'tab', class: 'cl-tab', id: `tab-${name}`, 'aria-controls': `panel-${name}`, onclick: () => this.open(name) }, title)]));
+    host.replaceChildren(el('div', { class: 'cl-details' }, el('div', { class: 'cl-tabs', role: 'tablist', 'aria-label': 'What is recorded', onkeydown: (event) => this.walk(event) }, Object.values(this.tabs)), Object.values(this.areas)));
     this.open(this.tab);
     onReply((reply) => this.take(reply));
   }
@@ -23,8 +25,19 @@ class RunDetails {
     for (const [key, area] of Object.entries(this.areas)) {
       area.hidden = key !== name;
       this.tabs[key].setAttribute('aria-selected', String(key === name));
+      this.tabs[key].tabIndex = key === name ? 0 : -1;
     }
     if (location.hash.slice(1) !== name && (location.hash || name !== 'stack')) history.replaceState(null, '', `${location.pathname}${location.search}#${name}`);
+  }
+
+  // Arrow keys go from tab to tab; Tab goes on to what the tab shows.
+  walk(event) {
+    const at = TABS.findIndex(([name]) => name === this.tab), last = TABS.length - 1;
+    const to = { ArrowLeft: at ? at - 1 : last, ArrowRight: at < last ? at + 1 : 0, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    this.open(TABS[to][0]);
+    this.tabs[this.tab].focus();
   }
 
   take(reply) {
@@ -113,8 +126,6 @@ const empty = (text) => el('div', { class: 'cl-empty' }, text);
 const pairs = (entries) => el('dl', { class: 'cl-pairs cl-pairs-wide' }, entries.map(([key, value]) => [el('dt', {}, key), el('dd', {}, show(value))]));
 const show = (value) => (typeof value === 'number' ? format.number(value, 5) : typeof value === 'string' ? value : JSON.stringify(value));
 const flat = (object, prefix = '') => Object.entries(object).flatMap(([key, value]) => (value && typeof value === 'object' && !Array.isArray(value) ? flat(value, `${prefix}${key}: `) : [[prefix + key, value]]));
-const table = (heads, rows) => el('div', { class: 'cl-table-scroll' }, el('table', { class: 'cl-table' }, el('thead', {}, el('tr', {}, heads.map((h) => el('th', {}, h)))),
-  el('tbody', {}, rows.map((cells) => el('tr', {}, cells.map((cell) => el('td', {}, cell instanceof Node ? cell : String(cell))))))));
 
 export function mount(widget) {
   return new RunDetails(widget);

@@ -2,6 +2,7 @@
 
 import { el } from './dom.js';
 import * as format from './format.js';
+import { table } from './plain_table.js';
 
 export function mount({ host, onReply }) {
   let drawn = '';
@@ -17,7 +18,3 @@ export function mount({ host, onReply }) {
     host.replaceChildren(el('div', { class: 'cl-runs' }, el('h2', {}, 'Over seeds'), body));
   });
 }
-
-const table = (heads, rows) => el('div', { class: 'cl-table-scroll' }, el('table', { class: 'cl-table' },
-  el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
-  el('tbody', {}, rows.map((row) => el('tr', {}, row.map((cell) => el('td', {}, String(cell))))))));

@@ -3,6 +3,7 @@
 import { Asking } from './asking.js';
 import { button, el, offer, select, writeQuery } from './dom.js';
 import { Message } from './message.js';
+import { table } from './plain_table.js';
 
 class StudyPage {
   constructor(widget) {
@@ -39,16 +40,11 @@ class StudyPage {
       reply.sources.map((source) => el('div', { class: 'cl-hint' }, source)),
       reply.needs.length ? el('p', {}, `Run it with: chimeralab study run ${reply.study} --scale ${reply.scale} ${reply.needs.join(' ')}`) : '',
       el('p', { data: { part: 'summary' } }, reply.summary || 'It has not run at this scale.'),
-      reply.tables.map(table), reply.remarks.map(remarks)));
+      reply.tables.map(titled), reply.remarks.map(remarks)));
   }
 }
 
-const table = ({ title, head, rows }) => [
-  el('h3', {}, title),
-  el('div', { class: 'cl-table-scroll' }, el('table', { class: 'cl-table' },
-    el('thead', {}, el('tr', {}, head.map((text) => el('th', { scope: 'col' }, text)))),
-    el('tbody', {}, rows.map((row) => el('tr', {}, row.map((text) => el('td', {}, lines(text)))))))),
-];
+const titled = ({ title, head, rows }) => [el('h3', {}, title), table(head, rows.map((row) => row.map(lines)))];
 
 const lines = (text) => text.split('\n').map((line) => el('div', {}, line));
 
