@@ -12,7 +12,6 @@ RUN_COLORS = (
     "#5b5bd6", "#12a594", "#e5484d", "#f5a524", "#0090ff", "#d6409f", "#46a758", "#8e4ec6", "#f76b15", "#7b8794",
 )  # fmt: skip
 X_TITLES = {"step": "Step", "tokens": "Tokens", "seconds": "Training time (s)"}
-LOWER_IS_BETTER = {"loss", "bits_per_byte", "peak_memory_bytes", "decode_ms", "prefill_ms", "state_bytes", "params"}
 
 
 def choices(value: Any) -> dict[str, Any]:

@@ -32,14 +32,8 @@ const PATHS = {
   right: 'm7 4 5 5-5 5',
   copy: 'M7 7h8v8H7zM4 11H3V3h8v1',
   trash: 'M3 5h12M7 5V3h4v2M5 5l.7 10h6.6L13 5M8 8v4M10 8v4',
-  pin: 'M6 3h6l-1 5 3 3H4l3-3zM9 11v4',
   close: 'm5 5 8 8M13 5l-8 8',
-  plus: 'M9 4v10M4 9h10',
   sun: 'M9 6a3 3 0 1 1 0 6 3 3 0 0 1 0-6M9 2v1.5M9 14.5V16M2 9h1.5M14.5 9H16M4 4l1 1M13 13l1 1M14 4l-1 1M5 13l-1 1',
-  moon: 'M14.5 10.5A6 6 0 0 1 7.5 3.5a6 6 0 1 0 7 7',
-  down: 'm5 7 4 4 4-4',
-  save: 'M9 3v8M5.5 8 9 11.5 12.5 8M3 15h12',
-  rule: 'M3 5h2M7 5h2M11 5h4M3 9h2M7 9h2M11 9h4M3 13h2M7 13h2M11 13h4',
 };
 
 export function icon(name) {
