@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from chimeralab.seed_groups import Measured, SeedGroup, StackPair, seed_groups, stack_pairs
 from chimeralab.store import Store
 
+PASSED_OVER = {"stack.layers", "name", "tags", "notes"}  # of differences: shown in the rows, or words for people
+
 
 class ComparedRun(BaseModel):
     """One row. Anything not measured (yet) is None or missing."""
@@ -114,7 +116,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _differences(specs: dict[int, dict[str, Any]]) -> dict[str, dict[int, Any]]:
     shown: dict[str, dict[int, Any]] = {}
-    for field in sorted({field for spec in specs.values() for field in spec} - {"stack.layers", "name"}):
+    for field in sorted({field for spec in specs.values() for field in spec} - PASSED_OVER):
         values = {run_id: spec.get(field) for run_id, spec in specs.items()}
         if len({repr(value) for value in values.values()}) > 1:
             shown[field] = values

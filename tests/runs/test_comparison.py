@@ -72,7 +72,7 @@ def test_runs_are_compared_in_the_order_asked_for(lab: Lab, make_spec: MakeSpec)
 
 
 def test_only_fields_in_which_specs_differ_are_listed(lab: Lab, make_spec: MakeSpec) -> None:
-    first = lab.submit(make_spec(name="a", train={"lr": 0.1}))
+    first = lab.submit(make_spec(name="a", train={"lr": 0.1}, tags=("night",), notes="as published"))
     second = lab.submit(make_spec(name="b", train={"lr": 0.2}))
     assert lab.compare([first, second]).differences == {"train.lr": {first: 0.1, second: 0.2}}
 

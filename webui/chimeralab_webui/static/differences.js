@@ -11,7 +11,7 @@ export function mount({ host, onReply }) {
     const { names, fields } = reply;
     const body = fields.length
       ? table(['Field', ...names], fields.map(({ field, values }) => [el('span', { class: 'cl-mono' }, field), ...values.map(show)]))
-      : el('div', { class: 'cl-empty' }, names.length < 2 ? 'Two runs or more can differ' : 'The specs differ in nothing but their layers and names');
+      : el('div', { class: 'cl-empty' }, names.length < 2 ? 'Two runs or more can differ' : 'The specs differ in nothing but their layers and what they are called');
     host.replaceChildren(el('div', { class: 'cl-runs' }, el('h2', {}, 'What differs'), body));
   });
 }
