@@ -23,7 +23,8 @@ from small_runs import small_spec
 def _guest(lab: Lab) -> None:
     import gradio as gr
 
-    gr.Markdown("A guest page")
+    shown = gr.Markdown("A guest page")
+    gr.Button("Greet").click(lambda: "Hello", None, shown, api_name="greet")
 
 
 def _broken(lab: Lab) -> None:
@@ -35,10 +36,10 @@ def _broken(lab: Lab) -> None:
 
 
 class GuestLab(Lab):
-    """A lab with the pages of two more plugins, one of them broken."""
+    """A lab with the pages of two more plugins, one of them broken and before all others."""
 
     def pages(self) -> list[Page]:
-        return [*super().pages(), Page("Guest", "guest", _guest), Page("Sensor", "sensor", _broken)]
+        return [Page("Sensor", "sensor", _broken, order=1), *super().pages(), Page("Guest", "guest", _guest)]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,12 @@ def test_broken_page_shows_its_error_and_leaves_the_others(client: TestClient) -
     assert "Half a page" not in broken
     assert "stack_editor" in html(client, "/ui/")
     assert "run_table" in html(client, "/ui/runs")
+
+
+def test_without_a_page_there_is_no_dashboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "pages", list)
+    with pytest.raises(LabError, match="no plugin gives a page"):
+        make_app(lab)
 
 
 def test_port_in_use_is_an_error_with_a_remedy(lab: Lab) -> None:

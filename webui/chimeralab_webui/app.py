@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from chimeralab import Lab, Page
 
 UI = "/ui"
+HOME = "compose"  # the path of the page at the root, where links to a fork or a pattern lead
 SESSIONS = 200  # states kept on the server; a pinned stack is all that a state holds
 OFF_THE_BAR = {"run"}  # opened from another page, with an id
 
@@ -75,13 +76,20 @@ def serve(lab: Lab, host: str = "127.0.0.1", port: int = 7860) -> None:
 
 
 def _pages(lab: Lab) -> gr.Blocks:
-    pages = lab.pages()
+    pages = sorted(lab.pages(), key=lambda page: page.path != HOME)
+    if not pages:
+        raise LabError(
+            "no plugin gives a page", place="dashboard", remedy="`chimeralab plugins` says which are broken, and why"
+        )
     contents = [_content(lab, page) for page in pages]
     with gr.Blocks(title="Chimera Lab", analytics_enabled=False, fill_width=True) as demo:
         _page(lab, 0, pages, contents)
     for index, page in enumerate(pages[1:], start=1):
         with demo.route(page.name, f"/{page.path}", show_in_navbar=False):
             _page(lab, index, pages, contents)
+    # What others may call is `/api/v1`: listeners of pages, a plugin's too, serve their page alone.
+    for listener in demo.fns.values():
+        listener.api_visibility = "private"
     return demo
 
 

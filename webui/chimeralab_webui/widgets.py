@@ -20,7 +20,7 @@ from chimeralab_webui import assets
 
 # Unqueued: a plain request for each event. The queue's event stream closes when it runs dry, and an event that
 # comes at that moment is answered with 404 and lost.
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False}
 
 LIVE, IDLE = 1.0, 5.0  # seconds between two looks at the store, while something runs and while nothing does
 
@@ -64,7 +64,7 @@ def plot(
 
 
 def listen(triggers: Any, fn: Callable, inputs: Any = None, outputs: Any = None) -> None:
-    """A listener as live pages need it: no progress overlay, only the newest call waits, not a public endpoint."""
+    """A listener as live pages need it: no progress overlay, only the newest call waits."""
     for trigger in triggers if isinstance(triggers, list) else [triggers]:
         trigger(fn, inputs or [], outputs, trigger_mode="always_last", **_QUIET)
 

@@ -52,7 +52,11 @@ class Preset:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the dashboard. `build(lab)` is called inside a `gradio.Blocks` route; import gradio only there."""
+    """A page of the dashboard. `build(lab)` is called inside a `gradio.Blocks` route; import gradio only there.
+
+    Pages stand in the bar by `order`, after Compose, which has the root of the dashboard. The lab's own go from 20
+    (Runs) to 90 (Plugins). A page's listeners are no endpoints for other programs: those read `/api/v1`.
+    """
 
     name: str
     path: str  # "compose", without a slash
