@@ -82,6 +82,7 @@ def test_focus_moves_without_the_selection(composer: Composer) -> None:
     keys.press("Control+ArrowRight")
     keys.press("Control+ArrowRight")
     expect(composer.tiles.nth(2)).to_be_focused()
+    expect(composer.tiles.nth(2)).to_have_css("outline-style", "solid")
     expect(composer.chosen).to_have_count(1)
     keys.press(" ")
     expect(composer.tiles.nth(2)).to_be_focused()

@@ -23,6 +23,9 @@ def test_a_sweep_is_shown_with_its_points_and_cancelled(page: Page, quiet_dashbo
         values = {"validation/accuracy": number / 10}
         quiet_lab.store.append(member.run_id, attempt, [Metrics(seq=1, step=1, tokens=1, seconds=1.0, values=values)])
         quiet_lab.store.finish(member.run_id, attempt, "completed")
+    page.goto(f"{quiet_dashboard}/ui/sweeps?sweep=none")
+    expect(page.locator("#sweeps .cl-message")).to_have_text("There is no sweep none")
+    expect(page.locator("#sweeps .cl-table")).to_have_count(0)
     page.goto(f"{quiet_dashboard}/ui/sweeps?sweep=shown")
     rows = page.locator("#sweeps tbody tr")
     expect(rows).to_have_count(4)

@@ -36,15 +36,17 @@ class SweepTable {
     this.compare.hidden = runs.length === 0;
     this.compare.href = `/ui/compare?runs=${runs.slice(0, 1000).join(',')}`;
     this.said.textContent = reply.status ? [`${reply.status}: ${counts(reply.members)} of ${reply.wanted} runs`, reply.reason].filter(Boolean).join('. ') : '';
-    this.drawPoints(reply);
+    if (reply.rows.length) return this.drawPoints(reply);
+    this.heads = '';
+    this.points.replaceChildren(el('div', { class: 'cl-empty' }, 'Queue a sweep with: chimeralab sweep run FILE'));
   }
 
   // A new table only where its columns are others: those of another sweep, or of the first test.
-  drawPoints({ axes = [], metric, testMetric, rows }) {
+  drawPoints({ axes, metric, testMetric, rows }) {
     const heads = [...axes, metric, rows.some((row) => row.test) ? testMetric : ''];
     if (JSON.stringify(heads) !== this.heads) {
       this.heads = JSON.stringify(heads);
-      this.table = new DataTable(columns(axes, metric, heads.at(-1)), { empty: 'Queue a sweep with: chimeralab sweep run FILE' });
+      this.table = new DataTable(columns(axes, metric, heads.at(-1)));
       this.points.replaceChildren(this.table.node);
     }
     this.table.draw(rows);
