@@ -28,7 +28,7 @@ from chimeralab.scheduling.submission import new_run
 from chimeralab.store import UNFINISHED, RunFilter, RunRow, Store, with_password
 from chimeralab.study_records import StudyRecords
 from chimeralab.sweep_records import SweepRecords
-from chimeralab.waiting import wait_for
+from chimeralab.waiting import SILENT_SECONDS, wait_for
 from chimeralab.weight_records import WeightRecords
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from chimeralab.scheduling.cluster import Cluster
     from chimeralab.stack.cost import CostReport
 
-ALIVE_SECONDS = 30.0  # a cluster that was silent for longer counts as gone
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,8 @@ class ClusterStatus:
 class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, KernelRecords):
     """A store, and (where one is wanted) a cluster that works on its queue. Use it as a context manager."""
 
-    def __init__(self, home: Home, store: Store, cluster: Cluster | None = None, *, owns_cluster: bool = False) -> None:
+    def __init__(self, home: Home, store: Store, cluster: Cluster | None = None) -> None:
         self.home, self.store, self.cluster_connection = home, store, cluster
-        self._owns_cluster = owns_cluster
 
     @classmethod
     def open(
@@ -91,17 +89,15 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
         from chimeralab.scheduling import connect, embedded
 
         try:
-            connection, started = (
-                embedded(place, cpus=cpus, gpus=gpus) if cluster == "embedded" else (connect(cluster), False)
-            )
+            connection = embedded(place, cpus=cpus, gpus=gpus) if cluster == "embedded" else connect(place, cluster)
         except ClusterError:
             opened.close()
             raise
-        lab = cls(place, opened, connection, owns_cluster=started)
+        lab = cls(place, opened, connection)
         from chimeralab.scheduling.dispatcher import ensure_dispatcher
 
         try:
-            ensure_dispatcher(opened.url, str(place.path), place.identity, connection.address)
+            ensure_dispatcher(opened.url, str(place.path), connection.identity, connection.address)
         except ClusterError:
             lab.close()
             raise
@@ -115,15 +111,13 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
         return stop_embedded(Home.open(home))
 
     def close(self, *, keep_cluster: bool = False) -> None:
-        """Close the store and leave the cluster; one that this lab started is stopped, unless it is to be kept.
+        """Close the store and leave the cluster. An embedded one that nobody else uses is stopped, unless it is to be
+        kept, or went on without anybody before.
 
         Runs that were active go on when the cluster is started again.
         """
         if self.cluster_connection is not None:
-            if self._owns_cluster and not keep_cluster:
-                self.cluster_connection.stop()
-            else:
-                self.cluster_connection.disconnect()
+            self.cluster_connection.leave(keep=keep_cluster)
             self.cluster_connection = None
         self.store.close()
 
@@ -196,7 +190,7 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
             ended = all(row.status not in UNFINISHED for row in rows)
             return (rows if ended else None), ", ".join(f"run {row.id} is {row.status}" for row in rows)
 
-        return wait_for(look, timeout=timeout, poll=poll)
+        return wait_for(self.store, look, timeout=timeout, poll=poll)
 
     def cancel(self, run_id: int) -> str:
         """Cancel a queued run at once, ask a running one to stop; returns its status."""
@@ -231,7 +225,7 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
             gpus=resources.get("GPU", 0.0),
             memory=resources.get("memory", 0.0),
             nodes=int(resources.get("nodes", 0)),
-            alive=time.time() - newest.heartbeat_at < ALIVE_SECONDS,
+            alive=time.time() - newest.heartbeat_at < SILENT_SECONDS,
         )
 
 

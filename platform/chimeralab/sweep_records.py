@@ -150,7 +150,7 @@ class SweepRecords:
             ended = row.status != "active" or self.store.settle_sweep(row.id)
             return (self.store.sweep(row.id) if ended else None), told
 
-        return wait_for(look, timeout=timeout, poll=poll)
+        return wait_for(self.store, look, timeout=timeout, poll=poll)
 
     def cancel_sweep(self, name: str | int) -> None:
         """Cancel what waits and stop what runs. `sweep` goes on with it."""

@@ -133,7 +133,7 @@ def test_no_cluster_is_known_before_one_has_reported(lab: Lab) -> None:
 def test_a_cluster_that_was_silent_for_long_counts_as_gone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.store.heartbeat("here", "127.0.0.1:6379", {"CPU": 4, "GPU": 1, "memory": 2e9, "nodes": 1})
     alive = lab.cluster()
-    monkeypatch.setattr("chimeralab.lab.ALIVE_SECONDS", -1)
+    monkeypatch.setattr("chimeralab.lab.SILENT_SECONDS", -1)
     gone = lab.cluster()
     assert alive is not None
     assert gone is not None

@@ -1,4 +1,4 @@
-"""The embedded Ray head: one that dies while it starts is started again, and told about when it always does."""
+"""The embedded Ray head: one that dies while it starts is started again; all processes of a home share it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from chimeralab.scheduling.cluster import START_TRIES
+from chimeralab.scheduling.cluster import START_TRIES, Cluster, stop_embedded
+from chimeralab.scheduling.home import Home
+from chimeralab.scheduling.users import Use
 
 
 def dying_python(folder: Path, deaths: int) -> str:
@@ -48,3 +51,48 @@ def test_a_head_that_never_starts_is_an_error_with_its_last_words(tmp_path: Path
     done = open_and_close(tmp_path / "home", dying_python(tmp_path, deaths=99))
     assert "ClusterError: cluster: the embedded Ray cluster did not start: the node timed out" in done.stderr
     assert len((tmp_path / "calls").read_text().splitlines()) == START_TRIES
+
+
+USER = """
+import sys
+from chimeralab import Lab
+lab = Lab.open(sys.argv[1], cluster="embedded", cpus=1)
+print(lab.cluster_connection.pid, flush=True)
+sys.stdin.readline()
+lab.close()
+"""
+
+
+def user(home: Path) -> subprocess.Popen[str]:
+    """A process that uses the home's cluster until it is told to leave; its first line is the head's process."""
+    program = [sys.executable, "-c", USER, str(home)]
+    return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.cluster
+def test_processes_that_open_a_home_at_once_share_a_cluster_and_the_last_one_ends_it(tmp_path: Path) -> None:
+    users = [user(tmp_path) for _ in range(2)]
+    try:
+        heads = [int(process.stdout.readline()) for process in users if process.stdout]
+        assert heads[0] == heads[1]
+        first, last = users
+        assert first.communicate("leave\n", timeout=60) is not None
+        assert psutil.pid_exists(heads[0])
+        assert last.communicate("leave\n", timeout=60) is not None
+        assert not psutil.pid_exists(heads[0])
+    finally:
+        for process in users:
+            process.kill()
+        stop_embedded(Home.open(tmp_path))
+
+
+def test_only_the_last_user_of_a_home_is_told_so(tmp_path: Path) -> None:
+    uses = [Use(tmp_path / "users") for _ in range(3)]
+    assert [use.end() for use in uses] == [False, False, True]
+
+
+def test_clusters_of_one_home_have_names_of_their_own_in_the_store(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    own, other, third = Cluster(home, "127.0.0.1:1", 7), Cluster(home, "head:6379"), Cluster(home, "head:6380")
+    assert own.identity == home.identity
+    assert len({own.identity, other.identity, third.identity}) == 3

@@ -43,3 +43,23 @@ def test_a_wait_ends_when_the_database_stays_away(tmp_path: Path, monkeypatch: p
         with pytest.raises(StoreUnavailable, match="Check that the server runs"):
             lab.wait(run, poll=0.05)
         server.start()
+
+
+def test_a_wait_without_a_cluster_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.3)
+    with Lab.open(tmp_path) as lab:
+        run = lab.submit(small_spec(lab))
+
+        def beat_and_fall_silent(_: object) -> None:
+            if time.monotonic() < end:
+                lab.store.heartbeat("here", "127.0.0.1:1", {})
+
+        end = time.monotonic() + 0.6
+        with pytest.raises(TimeoutError):
+            lab.wait(run, timeout=0.5, poll=0.05, watch=beat_and_fall_silent)
+        assert "no cluster has been heard of" not in caplog.text
+        with pytest.raises(TimeoutError):
+            lab.wait(run, timeout=1.5, poll=0.05, watch=beat_and_fall_silent)
+        assert caplog.text.count("no cluster has been heard of") == 1

@@ -12,13 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from chimeralab.errors import ClusterError
 from chimeralab.scheduling.home import Home
+from chimeralab.scheduling.users import Use, alone
 
 NAMESPACE = "chimeralab"
 START_SECONDS = 240  # a Ray head takes 10 s, and over 60 on a machine whose every core compiles kernels
@@ -31,53 +33,69 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Head:
+    """The head of an embedded cluster, as the home's cluster.json tells of it."""
+
+    address: str
+    pid: int
+    folder: str
+    kept: bool = False  # it goes on when nobody uses it any more
+
+    def end(self) -> None:
+        """End the head with everything that runs in its cluster."""
+        _end(self.pid, Path(self.folder))
+
+
+@dataclass(frozen=True)
 class Cluster:
     """A cluster that this process is connected to. `pid` is the embedded head's; 0 when it is somebody else's."""
 
+    home: Home
     address: str
     pid: int = 0
-    folder: str = ""
+    use: Use | None = None  # of the embedded cluster
 
     @property
-    def embedded(self) -> bool:
-        return self.pid > 0
+    def identity(self) -> str:
+        """Names the cluster in the store, the same after a restart. One home may have runs in several clusters."""
+        return self.home.identity if self.pid else f"{self.home.identity}@{self.address}"
 
-    def disconnect(self) -> None:
+    def leave(self, *, keep: bool = False) -> None:
+        """Disconnect. The last process that leaves an embedded cluster ends it, unless one of them keeps it."""
         import ray
 
         ray.shutdown()
+        if self.use is None:
+            return
+        with alone(self.home.cluster_lock):
+            head = _living(self.home)
+            if head is not None and keep:
+                head = _write(self.home, replace(head, kept=True))
+            if self.use.end() and head is not None and not head.kept:
+                head.end()
 
-    def stop(self) -> None:
-        """End an embedded cluster with everything that runs in it."""
-        self.disconnect()
-        if self.embedded:
-            _end(self.pid, Path(self.folder))
 
+def embedded(home: Home, *, cpus: int | None = None, gpus: int | None = None) -> Cluster:
+    """Connect to the home's own cluster, starting it where it does not run.
 
-def embedded(home: Home, *, cpus: int | None = None, gpus: int | None = None) -> tuple[Cluster, bool]:
-    """Connect to the home's own cluster, starting it where it does not run. Returns it and whether it was started.
-
-    The cluster is a process group of its own: it outlives this process until `Cluster.stop`, so that runs go on
-    while a dashboard is restarted.
+    The cluster is a process group of its own: it outlives a process that is killed, so that runs go on while a
+    dashboard is restarted. One that nobody used when it was found is kept.
 
     Raises:
         ClusterError: it did not start; the reason is in the message.
     """
     _use_token(home.token_file)
-    found = _living(home)
-    if found is not None:
-        try:
-            _attach(found.address, OWN_KNOCK_SECONDS)
-            return found, False
-        except ClusterError:
-            _end(found.pid, Path(found.folder))  # a head that does not answer is of no use to anybody
-    cluster = _start(cpus, gpus)
-    home.cluster_file.write_text(json.dumps(asdict(cluster)))
-    _attach(cluster.address, OWN_KNOCK_SECONDS)
-    return cluster, True
+    with alone(home.cluster_lock):
+        unused = Use(home.cluster_users).end()
+        head = _answering(home)
+        if head is None:
+            head = _write(home, _started(cpus, gpus))
+        elif unused and not head.kept:
+            _write(home, replace(head, kept=True))
+        return Cluster(home, head.address, head.pid, Use(home.cluster_users))
 
 
-def connect(address: str) -> Cluster:
+def connect(home: Home, address: str) -> Cluster:
     """Connect to a cluster at `host:port`, `ray://host:port` or "auto".
 
     A cluster with token authentication wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN).
@@ -85,20 +103,42 @@ def connect(address: str) -> Cluster:
     Raises:
         ClusterError: nobody answers there, or it refuses us.
     """
-    _attach(address, KNOCK_SECONDS)
-    return Cluster(address)
+    own = _living(home)
+    if own is not None and own.address == address:
+        return embedded(home)
+    return Cluster(home, _attach(address, KNOCK_SECONDS))
 
 
 def stop_embedded(home: Home) -> bool:
     """Stop the home's cluster from any process; False when none runs."""
-    found = _living(home)
-    if found is None:
-        return False
-    _end(found.pid, Path(found.folder))
-    return True
+    with alone(home.cluster_lock):
+        head = _living(home)
+        if head is not None:
+            head.end()
+    return head is not None
 
 
-def _attach(address: str, patience: float) -> None:
+def _write(home: Home, head: Head) -> Head:
+    scratch = home.cluster_file.with_suffix(".new")
+    scratch.write_text(json.dumps(asdict(head)))
+    scratch.replace(home.cluster_file)
+    return head
+
+
+def _answering(home: Home) -> Head | None:
+    """The home's head, connected to. One that lives and does not answer is of no use to anybody, and is ended."""
+    head = _living(home)
+    if head is not None:
+        try:
+            _attach(head.address, OWN_KNOCK_SECONDS)
+        except ClusterError:
+            head.end()
+            return None
+    return head
+
+
+def _attach(address: str, patience: float) -> str:
+    """Connect this process; returns the address, that which "auto" has found too."""
     import ray
 
     _knock(address, patience)
@@ -106,7 +146,7 @@ def _attach(address: str, patience: float) -> None:
         ray.shutdown()
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     try:
-        ray.init(
+        context: Any = ray.init(
             address=address,
             namespace=NAMESPACE,
             log_to_driver=False,
@@ -120,6 +160,7 @@ def _attach(address: str, patience: float) -> None:
             place=f"cluster {address}",
             remedy="Check the address, that the head runs, and RAY_AUTH_TOKEN_PATH if it wants a token",
         ) from error
+    return str(context.address_info["gcs_address"]) if address == "auto" else address
 
 
 def _knock(address: str, patience: float) -> None:
@@ -156,19 +197,30 @@ def _use_token(path: Path) -> None:
         AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _living(home: Home) -> Cluster | None:
+def _living(home: Home) -> Head | None:
     try:
-        cluster = Cluster(**json.loads(home.cluster_file.read_text()))
-        process = psutil.Process(cluster.pid)
+        head = Head(**json.loads(home.cluster_file.read_text()))
+        process = psutil.Process(head.pid)
         ours = (
             process.is_running() and process.status() != psutil.STATUS_ZOMBIE and "ray" in " ".join(process.cmdline())
         )
     except (OSError, ValueError, TypeError, psutil.Error):
         return None
-    return cluster if ours else None
+    return head if ours else None
 
 
-def _start(cpus: int | None, gpus: int | None) -> Cluster:
+def _started(cpus: int | None, gpus: int | None) -> Head:
+    """A new head, connected to."""
+    head = _start(cpus, gpus)
+    try:
+        _attach(head.address, OWN_KNOCK_SECONDS)
+    except ClusterError:
+        head.end()
+        raise
+    return head
+
+
+def _start(cpus: int | None, gpus: int | None) -> Head:
     for _ in range(START_TRIES - 1):
         try:
             return _start_once(cpus, gpus)
@@ -177,7 +229,7 @@ def _start(cpus: int | None, gpus: int | None) -> Cluster:
     return _start_once(cpus, gpus)
 
 
-def _start_once(cpus: int | None, gpus: int | None) -> Cluster:
+def _start_once(cpus: int | None, gpus: int | None) -> Head:
     # Unix sockets allow 107 characters, so Ray's folder must have a short name
     folder = Path(tempfile.mkdtemp(prefix="chimeralab-ray-"))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"]
@@ -198,7 +250,7 @@ def _start_once(cpus: int | None, gpus: int | None) -> Cluster:
             _end(process.pid, folder)
             raise ClusterError(f"the embedded Ray cluster did not start: {tail}", place="cluster")
         time.sleep(0.1)
-    return Cluster(address_file.read_text().strip(), process.pid, str(folder))
+    return Head(address_file.read_text().strip(), process.pid, str(folder))
 
 
 def _end(pid: int, folder: Path) -> None:

@@ -42,6 +42,16 @@ class Home:
         return self.path / "cluster.json"
 
     @property
+    def cluster_lock(self) -> Path:
+        """Held by a process that starts or stops the embedded cluster."""
+        return self.path / "cluster.lock"
+
+    @property
+    def cluster_users(self) -> Path:
+        """Held in common by the processes that use the embedded cluster."""
+        return self.path / "cluster.users"
+
+    @property
     def kernel_times(self) -> Path:
         return self.path / "kernel_times.json"
 
