@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from local_runs import Execute, MakeSpec, curve_of, values_of
 
+from chimeralab import ops
 from chimeralab.contracts import ParamGroup
 from chimeralab.errors import RunFailed
 from chimeralab.events import Checkpoint, Environment, Log, Metrics, Profile, Progress, Sample
@@ -221,6 +223,22 @@ def test_the_newest_and_the_best_checkpoint_stay(make_spec: MakeSpec, run: Execu
     last = {event.role: Path(event.path) for event in announced}
     assert set(checkpoints(tmp_path)) == set(last.values())
     assert last["newest"].name == "step-00000040"
+
+
+def test_tiles_that_no_kernel_has_any_more_are_passed_over_with_a_warning(
+    make_spec: MakeSpec, run: Execute, cache: Path
+) -> None:
+    file = cache / ops.tiles.FILE
+    stale = {ops.tiles.architecture(): {"gone": {"all": {"wait": 1}}}}
+    try:
+        for content, told in ((json.dumps({"architectures": stale}), "'gone'"), ("{", "no file of tiles")):
+            file.write_text(content)
+            events = run(make_spec(train={"steps": 1}))
+            (warning,) = [event for event in events if isinstance(event, Log) and event.level == "warning"]
+            assert warning.message.startswith("tiles of kernels are not used")
+            assert told in warning.message
+    finally:
+        file.unlink()
 
 
 class StoredWhileProfiling(Listing):

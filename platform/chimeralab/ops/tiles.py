@@ -85,40 +85,63 @@ def read(path: Path) -> dict[str, Entries]:
     Raises:
         SpecError: the file is missing, is not such a file, or names what no kernel leaves open.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["architectures"]
-        entries = [
-            (name, field, value)
-            for by_name in found.values()
-            for name, by_shape in by_name.items()
-            for values in by_shape.values()
-            for field, value in values.items()
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        remedy = "Write one by `chimeralab kernels tune --to FILE`"
-        raise SpecError(f"no file of tiles: {error}", place=str(path), remedy=remedy) from None
+    found = _parsed(path)
     known = tunings()
-    for name, field, value in entries:
-        if name not in known:
-            raise SpecError(f"no kernel has tiles {name!r}", place=str(path), remedy=did_you_mean(name, known))
-        fields = {key for choice in known[name].choices for key in choice}
-        if field not in fields:
-            raise SpecError(f"{name} has no {field!r}", place=str(path), remedy=did_you_mean(field, fields))
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
-            raise SpecError(f"{name}: {field} is {value!r}", place=str(path), remedy="Take a number from 1 to 4096")
+    for by_name in found.values():
+        for name, by_shape in by_name.items():
+            _check(name, by_shape, known, str(path))
     return found
 
 
-def load(path: Path) -> None:
-    """Take the entries of this machine's architecture from now on, if there is such a file."""
+def _parsed(path: Path) -> dict[str, Entries]:
+    try:
+        found: dict[str, Entries] = json.loads(path.read_text(encoding="utf-8"))["architectures"]
+        for by_name in found.values():
+            for by_shape in by_name.values():
+                for values in by_shape.values():
+                    values.items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        remedy = "Write one by `chimeralab kernels tune --to FILE`"
+        raise SpecError(f"no file of tiles: {error}", place=str(path), remedy=remedy) from None
+    return found
+
+
+def _check(name: str, by_shape: Mapping[str, Values], known: Mapping[str, Tuning], place: str) -> None:
+    if name not in known:
+        raise SpecError(f"no kernel has tiles {name!r}", place=place, remedy=did_you_mean(name, known))
+    fields = {key for choice in known[name].choices for key in choice}
+    for field, value in ((field, value) for values in by_shape.values() for field, value in values.items()):
+        if field not in fields:
+            raise SpecError(f"{name} has no {field!r}", place=place, remedy=did_you_mean(field, fields))
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
+            raise SpecError(f"{name}: {field} is {value!r}", place=place, remedy="Take a number from 1 to 4096")
+
+
+def load(path: Path) -> list[str]:
+    """Take the entries of this machine's architecture from now on, if there is such a file.
+
+    What does not fit the kernels that are installed now is passed over, since a run can do without; returns why.
+    """
     _entries.clear()
-    if path.exists():
-        _entries.update(read(path).get(architecture(), {}))
+    if not path.exists():
+        return []
+    try:
+        found = _parsed(path).get(architecture(), {})
+    except SpecError as error:
+        return [str(error)]
+    known, refused = tunings(), []
+    for name, by_shape in found.items():
+        try:
+            _check(name, by_shape, known, str(path))
+            _entries[name] = by_shape
+        except SpecError as error:
+            refused.append(str(error))
+    return refused
 
 
 def add(path: Path, found: Mapping[str, Entries]) -> None:
     """Join entries by architecture to those of a file; newer ones replace older ones."""
-    joined = read(path) if path.exists() else {}
+    joined = _parsed(path) if path.exists() else {}
     for machine, by_name in found.items():
         for name, by_shape in by_name.items():
             joined.setdefault(machine, {}).setdefault(name, {}).update(by_shape)

@@ -45,7 +45,8 @@ def execute(spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Pat
         torch.set_num_threads(max(1, int(spec.resources.cpus)))
     else:
         torch.set_float32_matmul_precision("high")
-    ops.tiles.load(cache / ops.tiles.FILE)
+    for refused in ops.tiles.load(cache / ops.tiles.FILE):
+        sink.emit(Log(level="warning", message=f"tiles of kernels are not used: {refused}"))
     try:
         with ops.pin(spec.kernels):
             _execute(spec, folder, cache, sink, resume, device)
