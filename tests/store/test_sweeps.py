@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
 from samples import curve, new_run, running
-from sqlalchemy import create_engine
+from sqlalchemy import MetaData, create_engine
 
 from chimeralab.errors import RequestError
 from chimeralab.store import NewMember, RunFilter, Store
 from chimeralab.store.migrate import MIGRATIONS
+from chimeralab.store.transitions import again, locked, move
 
 
 def members(*hashes: str, seed: int = 0) -> list[NewMember]:
@@ -153,6 +153,55 @@ def test_a_cancelled_sweep_ends_its_own_runs_and_leaves_adopted_ones(store: Stor
     assert store.sweep(sweep).status == "cancelled"
 
 
+def test_what_another_active_sweep_has_goes_on_as_its_own_when_a_sweep_ends(store: Store) -> None:
+    first = put(store, "a", "b", "c")
+    going, waiting, alone = runs_of(store, first)
+    second = put(store, "a", "b", name="other")
+    store.claim(going, 0)
+    store.end_sweep(first, "cancelled")
+    assert (store.run(waiting).status, store.run(alone).status) == ("queued", "cancelled")
+    assert not store.run(going).cancel_requested
+    assert [m.owned for m in store.sweep_members(first)] == [False, False, True]
+    assert [m.owned for m in store.sweep_members(second)] == [True, True]
+    assert [run.sweep for run in store.queued()] == [second]
+    store.end_sweep(second, "cancelled")  # nobody else has them now
+    assert store.run(going).cancel_requested
+    assert store.run(waiting).status == "cancelled"
+
+
+def test_what_another_active_sweep_has_goes_on_when_a_sweep_drops_it(store: Store) -> None:
+    sweep = put(store, "a", "b")
+    a, b = runs_of(store, sweep)
+    other = put(store, "a", name="other")
+    put(store, "c")
+    assert (store.run(a).status, store.run(b).status) == ("queued", "cancelled")
+    assert [m.owned for m in store.sweep_members(other)] == [True]
+
+
+def test_a_sweep_that_is_put_again_leaves_alone_what_was_claimed_meanwhile(url: str) -> None:
+    store, another = Store.open(url), Store.open(url)
+    (run_id,) = runs_of(store, put(store, "a"))
+    end(store, run_id, "failed")
+    halfway = threading.Event()
+
+    def try_again_and_claim() -> None:
+        with another._database.writing() as connection:
+            run = locked(connection, run_id)
+            again(connection, run)
+            move(connection, run_id, run.attempt, "queued", "starting", attempt=run.attempt + 1)
+            halfway.set()
+            time.sleep(0.5)  # the other one has read by then, and waits for our lock
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(try_again_and_claim)
+        halfway.wait(timeout=30)
+        put(store, "a")
+        other.result()
+    assert (store.run(run_id).status, store.run(run_id).attempt) == ("starting", 2)
+    another.close()
+    store.close()
+
+
 def test_queue_passes_over_sweeps_that_have_enough(store: Store) -> None:
     sweep = put(store, *map(str, range(5)))
     alone = store.create_run(new_run("alone"))
@@ -206,19 +255,20 @@ def test_an_unknown_sweep_is_named(store: Store) -> None:
         store.sweep("learning-rat")
 
 
-def test_a_database_of_the_first_schema_keeps_its_runs(tmp_path: Path) -> None:
-    path = tmp_path / "lab.db"
-    with create_engine(f"sqlite:///{path}").begin() as connection:
+def test_a_database_of_the_first_schema_keeps_its_runs(url: str) -> None:
+    with create_engine(url.replace("postgresql:", "postgresql+psycopg:")).begin() as connection:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(MIGRATIONS))
         command.upgrade(config, "0001")
-    with sqlite3.connect(path) as raw:
-        raw.execute("INSERT INTO projects VALUES (1, 'p')")
-        columns = [row[1] for row in raw.execute("PRAGMA table_info(runs)")]
+        tables = MetaData()
+        tables.reflect(connection)
+        connection.execute(tables.tables["projects"].insert().values(id=1, name="p"))
         values = {"id": 1, "project_id": 1, "name": "old", "status": "queued", "spec": "{}", "resources": "{}"}
-        marks = ", ".join("?" for _ in columns)
-        raw.execute(f"INSERT INTO runs VALUES ({marks})", [values.get(name, 0) for name in columns])
-    store = Store.open(f"sqlite:///{path}")
+        runs = tables.tables["runs"]
+        empty = {column.name: column.type.python_type() for column in runs.columns if not column.nullable}
+        connection.execute(runs.insert().values(**empty | values))
+    store = Store.open(url)
     assert [run.sweep for run in store.queued()] == [None]
     assert store.request_cancel(1) == "cancelled"
     assert store.run(1).name == "old"
+    store.close()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from chimeralab.errors import RequestError, did_you_mean
 from chimeralab.store.database import Database, insert_missing, repeatable
@@ -33,7 +33,7 @@ class Sweeps:
 
         A member whose spec (by hash) was computed, or is about to be, is that run, whoever queued it. Failed and
         cancelled members are queued again; new ones are queued; waiting runs of the sweep that are no longer members
-        are cancelled.
+        are cancelled, unless another active sweep has them.
         """
         with self._database.writing() as connection:
             _one_at_a_time(connection)
@@ -65,11 +65,11 @@ class Sweeps:
             owned = {row.run_id for row in before if row.owned}
             known = {row.spec_hash: row.run_id for row in before}
             kept = _add(connection, sweep, 0, members, known, owned)
-            for row in before:
-                if row.run_id in kept and row.status in ("failed", "cancelled"):
-                    again(connection, locked(connection, row.run_id))
-                elif row.run_id in owned - kept and row.status == "queued":
-                    run = locked(connection, row.run_id)
+            for run_id in sorted({row.run_id for row in before if row.status != "completed"}):
+                run = locked(connection, run_id)  # it may have moved on since
+                if run_id in kept and run.status in ("failed", "cancelled"):
+                    again(connection, run)
+                elif run_id in owned - kept and not _handed_over(connection, run, sweep) and run.status == "queued":
                     reason = f"the sweep {name} was changed"
                     move(connection, run.id, run.attempt, "queued", "cancelled", reason, ended_at=time.time())
         return sweep
@@ -99,12 +99,18 @@ class Sweeps:
         return True
 
     def end_sweep(self, sweep: int, status: SweepStatus, reason: str = "") -> None:
-        """End a sweep early: its own runs that wait are cancelled, those that run are asked to stop."""
+        """End a sweep early: its own runs that wait are cancelled, those that run are asked to stop.
+
+        Those that another active sweep has go on, as its own.
+        """
         with self._database.writing() as connection:
+            _one_at_a_time(connection)
             connection.execute(update(Sweep).where(Sweep.id == sweep).values(status=status, reason=reason))
             own = select(SweepMember.run_id).where(SweepMember.sweep_id == sweep, SweepMember.owned)
             for run_id in connection.scalars(own.order_by(SweepMember.run_id)).all():
                 run = locked(connection, run_id)
+                if _handed_over(connection, run, sweep):
+                    continue
                 if run.status == "queued":
                     told = f"its sweep was {status}"
                     move(connection, run.id, run.attempt, "queued", "cancelled", told, ended_at=time.time())
@@ -156,8 +162,22 @@ class Sweeps:
         return [SweepRow(**row._mapping, members=counts[row.id]) for row in found]
 
 
+def _handed_over(connection: Connection, run: Row[Any], sweep: int) -> bool:
+    """Make another active sweep the owner of a run that has not ended; False where none has it."""
+    others = select(SweepMember.sweep_id, SweepMember.number).join(Sweep, Sweep.id == SweepMember.sweep_id)
+    others = others.where(SweepMember.run_id == run.id, SweepMember.sweep_id != sweep, Sweep.status == "active")
+    heir = connection.execute(others.order_by(SweepMember.sweep_id, SweepMember.number).limit(1)).one_or_none()
+    if heir is None or run.status not in UNFINISHED:
+        return False
+    before = update(SweepMember).where(SweepMember.run_id == run.id, SweepMember.owned)
+    connection.execute(before.values(owned=False))
+    after = update(SweepMember).where(SweepMember.sweep_id == heir.sweep_id, SweepMember.number == heir.number)
+    connection.execute(after.values(owned=True))
+    return True
+
+
 def _one_at_a_time(connection: Connection) -> None:
-    """Until this transaction ends no other queues members: two at once would both find a spec that nobody computes.
+    """Until this transaction ends no other changes who has which run: two would both queue what nobody computes.
 
     On SQLite a writing transaction is alone from its beginning.
     """
