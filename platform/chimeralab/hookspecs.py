@@ -2,7 +2,8 @@
 it implements any of these with `@chimeralab.hookimpl`.
 
 The `register_*` hooks are asked once, when something of their kind is first needed. The `run_*` hooks are called
-by the process that writes the store, after the write; what they raise is logged and harms no run.
+by the process that writes the store, after the write, and once; what they raise is logged and harms no run. The
+dispatcher calls them one after another on a thread of their own, so a slow one delays other plugins and no run.
 """
 
 from __future__ import annotations
@@ -72,4 +73,4 @@ def run_progress(run_id: int, step: int, total: int, metrics: dict[str, float]) 
 
 @hookspec
 def run_finished(run_id: int, status: str, reason: str) -> None:
-    """A run has ended as completed, failed, cancelled or pruned."""
+    """A run has ended as completed, failed, cancelled or pruned, but for one that its sweep dropped while it waited."""

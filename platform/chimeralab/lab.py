@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from chimeralab.stack.cost import CostReport
 
 
-
 @dataclass(frozen=True)
 class ClusterStatus:
     """The cluster that works for this store, as it last reported."""
@@ -48,6 +47,7 @@ class ClusterStatus:
     gpus: float
     memory: float  # bytes
     nodes: int
+    shapes: list[dict[str, float]]  # what a node of it may have: "CPU", "GPU", "memory"
     alive: bool
 
 
@@ -136,23 +136,11 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
         from chimeralab.runs.check import check, check_memory
 
         report = check(spec)
-        status = self.cluster()
-        if status is not None and status.alive:
-            asked = spec.resources
-            if asked.gpus > status.gpus:
-                raise ResourceError(
-                    f"{asked.gpus:g} GPUs are asked for and the cluster has {status.gpus:g}",
-                    place="resources.gpus",
-                    remedy="Ask for fewer, or add a worker with GPUs to the cluster",
-                )
-            if asked.cpus > status.cpus:
-                raise ResourceError(
-                    f"{asked.cpus:g} CPUs are asked for and the cluster has {status.cpus:g}",
-                    place="resources.cpus",
-                    remedy="Ask for fewer",
-                )
-            if asked.gpus == 0 and status.memory:
-                check_memory(report, int(status.memory), "the cluster")
+        shapes = [shape for cluster in self._clusters() if cluster.alive for shape in cluster.shapes]
+        if shapes:
+            room = max(shape["memory"] for shape in _fitting(spec, shapes))
+            if spec.resources.gpus == 0 and room:
+                check_memory(report, int(room), "a node of the cluster")
         if spec.resources.gpus > 0:
             memory = _gpu_memory()
             if memory is not None:
@@ -194,7 +182,12 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
 
     def cancel(self, run_id: int) -> str:
         """Cancel a queued run at once, ask a running one to stop; returns its status."""
-        return self.store.request_cancel(run_id)
+        status = self.store.request_cancel(run_id)
+        if status == "cancelled":  # at once: no dispatcher will tell the plugins
+            from chimeralab.plugins import registry
+
+            registry().notify("run_finished", run_id=run_id, status=status, reason="")
+        return status
 
     def retry(self, run_id: int) -> None:
         """Queue a failed or cancelled run again; it goes on from its newest checkpoint."""
@@ -214,19 +207,47 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
 
     def cluster(self) -> ClusterStatus | None:
         """The cluster that works for this store, as it last reported; None when none ever did."""
-        found = self.store.clusters()
-        if not found:
-            return None
-        newest = found[0]
-        resources = newest.resources
-        return ClusterStatus(
-            address=newest.address,
-            cpus=resources.get("CPU", 0.0),
-            gpus=resources.get("GPU", 0.0),
-            memory=resources.get("memory", 0.0),
-            nodes=int(resources.get("nodes", 0)),
-            alive=time.time() - newest.heartbeat_at < SILENT_SECONDS,
+        return next(iter(self._clusters()), None)
+
+    def _clusters(self) -> list[ClusterStatus]:
+        """All that ever worked for this store, the liveliest first."""
+        return [
+            ClusterStatus(
+                address=row.address,
+                cpus=row.resources.get("CPU", 0.0),
+                gpus=row.resources.get("GPU", 0.0),
+                memory=row.resources.get("memory", 0.0),
+                nodes=int(row.resources.get("nodes", 0)),
+                shapes=row.resources.get("shapes", []),
+                alive=time.time() - row.heartbeat_at < SILENT_SECONDS,
+            )
+            for row in self.store.clusters()
+        ]
+
+
+def _fitting(spec: RunSpec, shapes: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """The nodes that have all that a run asks for.
+
+    Raises:
+        ResourceError: none has.
+    """
+    gpus, cpus = spec.resources.gpus, spec.resources.cpus
+    for kind, asked in (("GPU", gpus), ("CPU", cpus)):
+        most = max(shape[kind] for shape in shapes)
+        if asked > most:
+            raise ResourceError(
+                f"{asked:g} {kind}s are asked for and no node of the cluster has more than {most:g}",
+                place=f"resources.{kind.lower()}s",
+                remedy=f"Ask for fewer, or add a node with more {kind}s to the cluster",
+            )
+    found = [shape for shape in shapes if shape["GPU"] >= gpus and shape["CPU"] >= cpus]
+    if not found:
+        raise ResourceError(
+            f"no node of the cluster has {gpus:g} GPUs and {cpus:g} CPUs",
+            place="resources",
+            remedy="Ask for fewer of one, or add such a node to the cluster",
         )
+    return found
 
 
 def _gpu_memory() -> int | None:

@@ -7,6 +7,7 @@ which are loaded. `CHIMERALAB_STRICT=1` turns a broken plugin into an error, for
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from chimeralab.contracts import Preset
 
 GROUP = "chimeralab"
+log = logging.getLogger(__name__)
 State = Literal["active", "broken", "denied", "incompatible"]
 
 
@@ -118,12 +120,13 @@ class Registry:
         return self.plugins[self._owners[kind, name]]
 
     def notify(self, hook: str, **kwargs: Any) -> None:
-        """Call a run event in every plugin; what one raises is kept in its record and harms nobody."""
+        """Call a run event in every plugin; what one raises is logged, kept in its record, and harms nobody."""
         for name, implementation in self._implementations(hook):
             try:
                 accepted = {k: kwargs[k] for k in implementation.argnames if k in kwargs}
                 implementation.function(**accepted)
             except Exception:
+                log.exception("plugin %s: %s", name, hook)
                 self.plugins[name].error = traceback.format_exc()
 
     def all(self) -> list[PluginInfo]:

@@ -81,7 +81,7 @@ class StudyRecords:
             )
             for member in members
         ]
-        seconds = sum(self.store.run(run_id).seconds for run_id in {member.run_id for member in members})
+        seconds = sum({member.run_id: member.seconds for member in members}.values())
         return results(study, scale, SweepSpec.model_validate(row.spec), measured, seconds)
 
     def study_sections(self, study: StudySpec, scale: str) -> dict[str, Any]:

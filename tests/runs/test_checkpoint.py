@@ -235,9 +235,12 @@ def test_at_any_moment_what_the_store_names_is_on_disk(tmp_path: Path) -> None:
             assert named(sink.events[:stored]) <= steps_in(tmp_path)
 
 
-def test_what_a_killed_worker_left_half_written_is_removed_and_complete_checkpoints_stay(tmp_path: Path) -> None:
-    for name in (".step-00000010.4711", "step-00000005"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
-    checkpoint.clear_scratch(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+def test_what_earlier_attempts_left_is_removed_but_for_what_the_store_names(tmp_path: Path) -> None:
+    left = ["1/checkpoints/step-5", "1/checkpoints/step-10", "2/checkpoints/step-10", "2/checkpoints/.step-15.4711"]
+    for name in left:
+        (tmp_path / f"run/attempt-{name}").mkdir(parents=True)
+        (tmp_path / f"run/attempt-{name}/model.safetensors").touch()
+    named = [Path("/moved/since/run/attempt-1/checkpoints/step-5"), tmp_path / "run/attempt-2/checkpoints/step-10"]
+    checkpoint.clear(tmp_path / "run", named)
+    stay = {str(path.parent.relative_to(tmp_path / "run")) for path in tmp_path.rglob("model.safetensors")}
+    assert stay == {"attempt-1/checkpoints/step-5", "attempt-2/checkpoints/step-10"}

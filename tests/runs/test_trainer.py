@@ -18,6 +18,7 @@ from chimeralab.events import Checkpoint, Environment, Log, Metrics, Profile, Pr
 from chimeralab.runs import trainer
 from chimeralab.runs.check import make_task
 from chimeralab.runs.checkpoint import load_weights
+from chimeralab.runs.execute import execute
 from chimeralab.runs.optimizer import adamw, learning_rate, set_learning_rate
 from chimeralab.runs.sink import Listing
 from chimeralab.runs.spec import TrainSpec
@@ -223,6 +224,37 @@ def test_the_newest_and_the_best_checkpoint_stay(make_spec: MakeSpec, run: Execu
     last = {event.role: Path(event.path) for event in announced}
     assert set(checkpoints(tmp_path)) == set(last.values())
     assert last["newest"].name == "step-00000040"
+
+
+def test_an_attempt_deletes_the_best_checkpoint_of_the_one_before_when_it_has_a_better_one(
+    make_spec: MakeSpec, tmp_path: Path, cache: Path
+) -> None:
+    spec = make_spec(train={"steps": 16})
+    first, second = StopAt(10), Listing()
+    with pytest.raises(Cancelled):
+        execute(spec, folder=tmp_path / "attempt-1", cache=cache, sink=first)
+    named = {event.role: Path(event.path) for event in first.events if isinstance(event, Checkpoint)}
+    assert {role: path.name for role, path in named.items()} == {"best": "step-00000008", "newest": "step-00000010"}
+    folder = tmp_path / "attempt-2"
+    execute(spec, folder=folder, cache=cache, sink=second, resume=named["newest"], best=named["best"])
+    assert checkpoints(tmp_path / "attempt-1") == []
+    assert [path.name for path in checkpoints(folder)] == ["step-00000016"]
+
+
+class TakenOver(StopAt):
+    """A sink of an attempt that another one has replaced."""
+
+    def stop_requested(self) -> bool:
+        self.stale = super().stop_requested()
+        return self.stale
+
+
+def test_an_attempt_that_another_has_replaced_writes_nothing_more(
+    make_spec: MakeSpec, run: Execute, tmp_path: Path
+) -> None:
+    with pytest.raises(Cancelled):
+        run(make_spec(), sink=TakenOver(10))
+    assert [path.name for path in checkpoints(tmp_path)][-1] == "step-00000008"
 
 
 def test_tiles_that_no_kernel_has_any_more_are_passed_over_with_a_warning(

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from chimeralab import Lab, LabError
 from chimeralab.errors import ResourceError, StoreError
+from chimeralab.runs.spec import Resources
+from chimeralab.scheduling.cluster import NAMESPACE
+from chimeralab.scheduling.submission import new_run
 from small_runs import curve_of, small_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.either_store]
@@ -79,10 +83,13 @@ def test_a_run_goes_on_while_the_dispatcher_is_killed(lab: Lab, undisturbed: dic
 def test_a_cancelled_run_stops_and_goes_on_when_it_is_retried(lab: Lab, undisturbed: dict) -> None:
     run = lab.submit(small_spec(lab, name="cancelled", **LONG))
     until(lambda: lab.run(run).step >= 10)
+    worker = ray.get_actor(lab.attempts(run)[-1].worker["name"], namespace=NAMESPACE)
+    joined = [worker.join.remote(run, 1) for _ in range(5)]  # as many dispatchers were restarted meanwhile
     lab.cancel(run)
     (row,) = lab.wait(run, timeout=60)
     assert row.status == "cancelled"
     assert row.step < 400
+    assert len(ray.wait(joined, num_returns=5, timeout=60)[0]) == 5
     with pytest.raises(StoreError, match="cancelled"):
         lab.cancel(run)
     lab.retry(run)
@@ -112,13 +119,27 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(lab: Lab) -> None:
 
 def test_more_than_the_cluster_has_is_refused_before_anything_is_queued(lab: Lab) -> None:
     before = lab.runs().total
-    with pytest.raises(ResourceError, match=r"resources\.gpus: 8 GPUs are asked for and the cluster has 0"):
+    with pytest.raises(ResourceError, match=r"resources\.gpus: 8 GPUs are asked for and no node .* more than 0"):
         lab.submit(small_spec(lab, resources={"gpus": 8}))
     with pytest.raises(LabError, match="did you mean 'text'"):
         lab.submit(small_spec(lab, task={"name": "txt"}))
     with pytest.raises(ResourceError, match="training would take about"):
         lab.submit(small_spec(lab, train={"batch_size": 10_000_000}))
     assert lab.runs().total == before
+
+
+def test_runs_that_no_node_can_hold_wait_and_say_why_and_let_others_pass(lab: Lab) -> None:
+    spec = small_spec(lab, train={"steps": 2, "sample_tokens": 0}, profile={"contexts": []})
+    large = new_run(spec.model_copy(update={"resources": Resources(cpus=64)}))
+    waiting = [lab.store.create_run(large) for _ in range(101)]  # more than the dispatcher reads at a time
+    try:
+        (row,) = lab.wait(lab.submit(spec), timeout=120)
+        assert row.status == "completed", row.status_reason
+        assert lab.run(waiting[-1]).status == "queued"
+        assert "waits for a node with 64 CPUs and 0 GPUs" in lab.run(waiting[-1]).status_reason
+    finally:
+        for run in waiting:
+            lab.cancel(run)
 
 
 def test_another_process_uses_the_cluster_by_its_address(lab: Lab) -> None:

@@ -26,11 +26,12 @@ def worker(tmp_path: Path) -> RunWorker:
     return made
 
 
-def spec_of(**train: Any) -> RunSpec:
+def spec_of(**train: Any) -> dict[str, Any]:
     task = {"name": "mqar", "options": {"vocab_size": 32, "sequence_length": 16, "pairs": 1}}
     recipe = {"steps": 3, "batch_size": 2, "eval_batches": 1, "sample_tokens": 0, **train}
     stack = compose("attention[heads=2]", d_model=16)
-    return RunSpec.model_validate({"stack": stack, "task": task, "train": recipe, "profile": {"contexts": []}})
+    spec = RunSpec.model_validate({"stack": stack, "task": task, "train": recipe, "profile": {"contexts": []}})
+    return spec.model_dump(mode="json")
 
 
 def models_alive() -> int:
@@ -41,7 +42,7 @@ def test_a_run_that_ended_well_leaves_no_model_behind(worker: RunWorker) -> None
     gc.collect()
     before = models_alive()
     sink = Listing()
-    assert worker._execute(1, spec_of(), None, sink) == ("completed", "", True)
+    assert worker._execute(1, 1, spec_of(), {}, sink) == ("completed", "", True)
     assert any(event.kind == "metrics" for event in sink.events)
     assert _forget()
     gc.unfreeze()
@@ -49,9 +50,15 @@ def test_a_run_that_ended_well_leaves_no_model_behind(worker: RunWorker) -> None
 
 
 def test_a_loss_that_is_not_finite_harms_the_run_alone(worker: RunWorker) -> None:
-    status, reason, reusable = worker._execute(1, spec_of(lr=1e30, warmup_steps=0, clip=0, steps=20), None, Listing())
+    status, reason, reusable = worker._execute(1, 1, spec_of(lr=1e30, warmup_steps=0, clip=0, steps=20), {}, Listing())
     assert (status, reusable) == ("failed", True)
     assert "the loss is" in reason
+
+
+def test_a_spec_that_this_version_cannot_read_fails_its_run_and_says_why(worker: RunWorker) -> None:
+    status, reason, _ = worker._execute(1, 1, {**spec_of(), "from_a_later_version": 1}, {}, Listing())
+    assert status == "failed"
+    assert "from_a_later_version" in reason
 
 
 def out_of_memory() -> RunFailed:
@@ -76,5 +83,5 @@ def test_an_error_that_may_have_harmed_the_process_ends_it(
         raise error
 
     monkeypatch.setattr(execution, "execute", fail)
-    ended, _, good = worker._execute(1, spec_of(), None, Listing())
+    ended, _, good = worker._execute(1, 1, spec_of(), {}, Listing())
     assert (ended, good) == (status, reusable)

@@ -25,7 +25,7 @@ for batch in range(1_000_000):
         Metrics(seq=seq, step=seq, tokens=seq, seconds=seq, values={"loss": 1 / seq})
         for seq in range(first, first + 20)
     ]
-    print(store.append(run_id, 1, events), flush=True)
+    print(store.append(run_id, 1, events).last, flush=True)
 """
 
 
@@ -63,7 +63,7 @@ def test_killed_server_loses_no_acknowledged_batch(server: postgres.Server) -> N
         store.append(run_id, 1, curve({3: 1.0}, first_seq=3))
     server.start()
 
-    assert store.append(run_id, 1, curve({3: 1.0}, first_seq=3)) == 3
+    assert store.append(run_id, 1, curve({3: 1.0}, first_seq=3)).last == 3
     assert points(store, run_id) == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
@@ -73,7 +73,7 @@ def test_restarted_server_is_not_noticed(server: postgres.Server) -> None:
     server.stop()
     server.start()
     assert store.run(run_id).status == "running"
-    assert store.append(run_id, 1, curve({1: 3.0})) == 1
+    assert store.append(run_id, 1, curve({1: 3.0})).last == 1
 
 
 def test_many_threads_write_their_runs_through_one_store(store: Store) -> None:

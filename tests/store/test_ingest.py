@@ -23,8 +23,8 @@ def resume(store: Store, run_id: int) -> None:
 def test_batch_that_is_sent_again_changes_nothing(store: Store) -> None:
     run_id = running(store)
     batch = [*curve({1: 3.0, 2: 2.0}), Log(seq=3, message="hello")]
-    assert store.append(run_id, 1, batch) == 3
-    assert store.append(run_id, 1, batch) == 3
+    assert store.append(run_id, 1, batch).last == 3
+    assert store.append(run_id, 1, batch).last == 3
     assert points(store, run_id) == [(1, 3.0), (2, 2.0)]
     assert len(store.events(run_id, kinds=["log"])) == 1
 
@@ -33,7 +33,7 @@ def test_overlapping_batch_adds_only_what_is_new(store: Store) -> None:
     run_id = running(store)
     store.append(run_id, 1, curve({1: 3.0, 2: 2.0}))
     changed = [event.model_copy(update={"values": {"loss": 9.0}}) for event in curve({1: 0, 2: 0, 3: 0})]
-    assert store.append(run_id, 1, changed) == 3
+    assert store.append(run_id, 1, changed).last == 3
     assert points(store, run_id) == [(1, 3.0), (2, 2.0), (3, 9.0)]
     assert store.attempts(run_id)[0].last_seq == 3
 
@@ -42,7 +42,9 @@ def test_batch_delivered_by_two_threads_at_once_counts_once(store: Store) -> Non
     run_id = running(store)
     batch = [Log(seq=number, message=str(number)) for number in range(1, 101)]
     with ThreadPoolExecutor(4) as threads:
-        assert set(threads.map(lambda _: store.append(run_id, 1, batch), range(8))) == {100}
+        appended = list(threads.map(lambda _: store.append(run_id, 1, batch), range(8)))
+    assert {found.last for found in appended} == {100}
+    assert [len(found.new) for found in appended if found.new] == [100]
     assert [event.seq for event in store.events(run_id, kinds=["log"])] == list(range(1, 101))
 
 
@@ -166,5 +168,5 @@ def test_failed_batch_leaves_nothing_behind(store: Store) -> None:
     with pytest.raises((StoreError, OverflowError)):
         store.append(run_id, 1, [*curve({1: 3.0}), too_large])
     assert points(store, run_id) == []
-    assert store.append(run_id, 1, curve({1: 2.0})) == 1
+    assert store.append(run_id, 1, curve({1: 2.0})).last == 1
     assert points(store, run_id) == [(1, 2.0)]

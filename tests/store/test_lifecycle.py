@@ -10,7 +10,7 @@ from samples import curve, new_run, points, running
 
 from chimeralab.errors import RequestError, StaleAttempt, StoreError
 from chimeralab.events import Metrics
-from chimeralab.store import PluginRow, Store
+from chimeralab.store import Appended, Now, PluginRow, Store
 
 
 def statuses(store: Store, run_id: int) -> list[tuple[str | None, str, int]]:
@@ -37,6 +37,7 @@ def test_queue_gives_the_oldest_first(store: Store) -> None:
     store.claim(second, 0)
     assert [run.id for run in store.queued()] == [first, third]
     assert [run.id for run in store.queued(limit=1)] == [first]
+    assert [run.id for run in store.queued(after_id=first)] == [third]
     assert store.queued()[0].resources == {"gpus": 0.5}
 
 
@@ -83,7 +84,7 @@ def test_claim_of_an_older_attempt_is_lost(store: Store) -> None:
 
 def test_lost_worker_sends_the_run_back_to_the_queue(store: Store) -> None:
     run_id = running(store)
-    assert store.requeue(run_id, 1, "the node went away") == "queued"
+    assert store.requeue(run_id, 1, "the node went away").status == "queued"
 
     run = store.run(run_id)
     assert (run.status, run.status_reason, run.ended_at) == ("queued", "the node went away", None)
@@ -92,7 +93,7 @@ def test_lost_worker_sends_the_run_back_to_the_queue(store: Store) -> None:
 
 def test_run_fails_when_its_last_attempt_is_lost(store: Store) -> None:
     run_id = running(store, max_attempts=1)
-    assert store.requeue(run_id, 1, "the node went away") == "failed"
+    assert store.requeue(run_id, 1, "the node went away").status == "failed"
     assert store.run(run_id).ended_at is not None
 
 
@@ -100,7 +101,7 @@ def test_lost_run_that_should_stop_is_cancelled(store: Store) -> None:
     run_id = running(store)
     assert store.request_cancel(run_id) == "running"
     assert store.active()[0].cancel_requested
-    assert store.requeue(run_id, 1, "the node went away") == "cancelled"
+    assert store.requeue(run_id, 1, "the node went away").status == "cancelled"
 
 
 def test_attempt_is_requeued_only_once(store: Store) -> None:
@@ -149,12 +150,26 @@ def test_what_is_measured_on_a_finished_run_is_kept_and_may_be_measured_again(st
         store.record(run_id + 1, Metrics(step=7, tokens=70, seconds=2.0, values={"lm_eval/mice/acc": 1.0}))
 
 
-def test_begin_and_finish_may_be_said_again(store: Store) -> None:
-    run_id = running(store)
-    store.begin(run_id, 1, {"host": "here"})
-    store.finish(run_id, 1, "completed")
-    store.finish(run_id, 1, "completed")
+def test_begin_and_finish_may_be_said_again_and_tell_what_is_new(store: Store) -> None:
+    run_id = store.create_run(new_run())
+    store.claim(run_id, 0)
+    assert [store.begin(run_id, 1, {"host": "here"}) for _ in range(2)] == [True, False]
+    ends = [store.finish(run_id, 1, "failed", "the loss is nan") for _ in range(2)]
+    assert ends == [Now("failed", "the loss is nan"), None]
     assert len(statuses(store, run_id)) == 4
+
+
+def test_a_run_that_its_sweep_stopped_ends_as_pruned_whatever_its_worker_calls_it(store: Store) -> None:
+    run_id = running(store)
+    store.request_prune(run_id, 1, "not among the best")
+    assert store.finish(run_id, 1, "cancelled", "cancelled by its user") == Now("pruned", "not among the best")
+
+
+def test_a_batch_that_is_sent_again_tells_what_is_new(store: Store) -> None:
+    run_id = running(store)
+    first, second = curve({1: 3.0, 2: 2.0})
+    assert store.append(run_id, 1, [first]) == Appended(1, [first])
+    assert store.append(run_id, 1, [first, second]) == Appended(2, [second])
 
 
 def test_second_worker_cannot_begin_the_same_attempt(store: Store) -> None:
@@ -200,6 +215,7 @@ def test_held_run_says_why_and_stays_in_the_queue(store: Store) -> None:
     run_id = store.create_run(new_run())
     store.hold(run_id, "waits for 4 GPUs, the cluster has 2")
     assert store.run(run_id).status_reason == "waits for 4 GPUs, the cluster has 2"
+    assert [run.status_reason for run in store.queued()] == ["waits for 4 GPUs, the cluster has 2"]
     assert store.claim(run_id, 0) == 1
     assert store.run(run_id).status_reason == ""
 

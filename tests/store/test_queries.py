@@ -13,7 +13,7 @@ from samples import curve, new_run, points, running
 from sqlalchemy import event
 
 from chimeralab.errors import StoreError
-from chimeralab.store import RunFilter, Store
+from chimeralab.store import NewMember, RunFilter, Store
 
 HOSTILE = [
     "O'Brien",
@@ -211,7 +211,13 @@ READS: dict[str, Callable[[Store], Any]] = {
     "profiles": lambda store: store.profiles([1, 2]),
     "artifacts": lambda store: store.artifacts(1),
     "attempts": lambda store: store.attempts(1),
-    "queued": lambda store: store.queued(),
+    "queued": lambda store: store.queued(after_id=1),
+    "find": lambda store: store.find("run 1"),
+    "sweep": lambda store: store.sweep("lr"),
+    "active sweeps": lambda store: store.sweeps("active"),
+    "members": lambda store: store.sweep_members(1),
+    "owner": lambda store: store.owner(1),
+    "curves of a sweep": lambda store: store.sweep_curves(1, "loss"),
     "active": lambda store: store.active(),
 }
 
@@ -220,6 +226,7 @@ READS: dict[str, Callable[[Store], Any]] = {
 def test_no_question_reads_a_whole_table(store: Store, name: str) -> None:
     for number in range(3):
         store.append(running(store, f"run {number}", tags=("x",)), 1, curve({1: 1.0}))
+    store.put_sweep("lr", {}, [NewMember({}, 0, new_run())], wanted=1)
     with plans(store) as lines:
         READS[name](store)
     assert lines

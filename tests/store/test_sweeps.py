@@ -202,6 +202,19 @@ def test_a_sweep_that_is_put_again_leaves_alone_what_was_claimed_meanwhile(url: 
     store.close()
 
 
+def test_only_the_active_sweep_that_queued_a_run_owns_it(store: Store) -> None:
+    first = put(store, "a")
+    put(store, "a", name="other")
+    (run_id,) = runs_of(store, first)
+    owner = store.owner(run_id)
+    assert owner is not None
+    assert (owner.id, owner.spec) == (first, {"axes": ["a"]})
+    assert store.owner(store.create_run(new_run("alone"))) is None
+    end(store, run_id)
+    store.settle_sweep(first)
+    assert store.owner(run_id) is None
+
+
 def test_queue_passes_over_sweeps_that_have_enough(store: Store) -> None:
     sweep = put(store, *map(str, range(5)))
     alone = store.create_run(new_run("alone"))
@@ -214,7 +227,7 @@ def test_a_run_of_an_older_attempt_is_not_pruned(store: Store) -> None:
     assert not store.request_prune(run_id, 2, "late")
     assert store.request_prune(run_id, 1, "worse")
     assert not store.request_prune(run_id, 1, "again")
-    assert store.requeue(run_id, 1, "the worker was lost") == "pruned"
+    assert store.requeue(run_id, 1, "the worker was lost").status == "pruned"
     assert (store.run(run_id).status, store.run(run_id).status_reason) == ("pruned", "worse")
     store.retry(run_id)
     assert (store.run(run_id).status, store.run(run_id).cancel_requested) == ("queued", False)
@@ -223,7 +236,7 @@ def test_a_run_of_an_older_attempt_is_not_pruned(store: Store) -> None:
 def test_an_active_run_names_its_worker_and_its_sweep(store: Store) -> None:
     sweep = put(store, "a")
     (run_id,) = runs_of(store, sweep)
-    store.claim(run_id, 0, "here", worker="worker-7")
+    store.claim(run_id, 0, "here", worker={"name": "worker-7"})
     (active,) = store.active()
     assert (active.worker, active.sweep, active.cluster) == ({"name": "worker-7"}, sweep, "here")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -104,10 +104,15 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot be read: {error}", place=f"checkpoint {path.name}") from error
 
 
-def clear_scratch(folder: Path) -> None:
-    """Remove what workers left that were killed while they wrote."""
-    for scratch in folder.glob(".step-*"):
-        shutil.rmtree(scratch, ignore_errors=True)
+def clear(run: Path, named: Iterable[Path]) -> None:
+    """Remove what the earlier attempts of a run left, whole or half written, but for what the store names.
+
+    Each attempt writes in a folder of its own. One that was given up may still be writing there: it disturbs nobody.
+    """
+    kept = {path.parts[-3:] for path in named}  # the lab's folder may have been moved
+    for left in run.glob("attempt-*/checkpoints/*"):
+        if left.parts[-3:] not in kept:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def size(path: Path) -> int:

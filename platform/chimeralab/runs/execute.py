@@ -12,12 +12,11 @@ import torch
 import chimeralab
 from chimeralab import ops
 from chimeralab.contracts import Task
-from chimeralab.errors import LabError, RunFailed
+from chimeralab.errors import RunFailed
 from chimeralab.events import Environment, Log, Progress
 from chimeralab.plugins import registry
 from chimeralab.runs import device as devices
 from chimeralab.runs.check import make_task
-from chimeralab.runs.checkpoint import clear_scratch
 from chimeralab.runs.profile import profile_decoding, profile_training
 from chimeralab.runs.sink import Sink
 from chimeralab.runs.spec import RunSpec
@@ -28,13 +27,16 @@ from chimeralab.stack.model import StackModel
 from chimeralab.stack.resolve import resolve
 
 
-def execute(spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Path | None = None) -> None:
+def execute(
+    spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Path | None = None, best: Path | None = None
+) -> None:
     """Train, evaluate and profile.
 
     Args:
-        folder: the run's own; checkpoints go there.
+        folder: the attempt's own, where nobody else writes; checkpoints go there.
         cache: shared by all runs; tasks keep prepared data there.
         resume: a checkpoint to go on from.
+        best: the best one so far; a better one takes its place.
 
     Raises:
         RunFailed, DataError, SpecError: with the reason that a person should read.
@@ -49,7 +51,7 @@ def execute(spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Pat
         sink.emit(Log(level="warning", message=f"tiles of kernels are not used: {refused}"))
     try:
         with ops.pin(spec.kernels):
-            _execute(spec, folder, cache, sink, resume, device)
+            _execute(spec, folder, cache, sink, resume, best, device)
     except torch.OutOfMemoryError as error:
         raise RunFailed(
             f"out of memory on {devices.name(device)}: {str(error).splitlines()[0]}",
@@ -57,7 +59,9 @@ def execute(spec: RunSpec, *, folder: Path, cache: Path, sink: Sink, resume: Pat
         ) from error
 
 
-def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path | None, device: torch.device) -> None:
+def _execute(
+    spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path | None, best: Path | None, device: torch.device
+) -> None:
     task = make_task(spec.task)
     sink.emit(Progress(step=0, total=spec.train.steps, seconds=0, tokens_per_second=0, phase="prepare"))
 
@@ -72,14 +76,13 @@ def _execute(spec: RunSpec, folder: Path, cache: Path, sink: Sink, resume: Path 
     dtype = devices.precision(spec.train.precision, device)
     sink.emit(Environment(values=_environment(model, task, device, dtype)))
 
-    clear_scratch(folder / "checkpoints")
     trainer = Trainer(spec, model, task, device, folder, sink, tests)
     if resume is None:
         started = begin(spec, model)
         if started:
             report(started)
     else:
-        trainer.resume(resume)
+        trainer.resume(resume, best)
         sink.emit(Log(message=f"resumed from {resume.name}"))
     position = trainer.run()
 
@@ -137,8 +140,3 @@ def _environment(model: StackModel, task: Task, device: torch.device, dtype: tor
         "host": platform.node(),
         "pid": os.getpid(),
     }
-
-
-def describe_failure(error: BaseException) -> str:
-    """What a person should read of an attempt that ended badly."""
-    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"

@@ -16,6 +16,10 @@ class Sink(Protocol):
     @property
     def acknowledged(self) -> int: ...
 
+    @property
+    def stale(self) -> bool:
+        """Another attempt has taken over: nothing of this one is wanted any more."""
+
     def stop_requested(self) -> bool:
         """The run should end: it was cancelled, or another attempt has taken over."""
 
@@ -26,6 +30,7 @@ class Listing:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.stop = False
+        self.stale = False
 
     def emit(self, event: Event) -> int:
         self.events.append(event)

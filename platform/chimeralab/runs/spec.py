@@ -79,7 +79,14 @@ class StartSpec(_Spec):
 
 class Resources(_Spec):
     cpus: float = Field(1, gt=0, description="Processor cores")
-    gpus: float = Field(0, ge=0, description="GPUs; a fraction shares one")
+    gpus: float = Field(0, ge=0, description="GPUs; a fraction below one shares one")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_part_of_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("more than one GPU are whole ones: take a whole number, or a fraction below 1")
+        return gpus
 
 
 class RunSpec(_Spec):

@@ -67,8 +67,8 @@ class Trainer:
         self.graphed: GraphedStep | None = None
         self._last_progress = 0.0
 
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint instead of from the start."""
+    def resume(self, path: Path, best: Path | None = None) -> None:
+        """Go on from a checkpoint instead of from the start; `best` is the best one so far."""
         data = self.position.data
         self.position = checkpoint.load(path, self.model, self.optimizer)
         if self.position.data != data:
@@ -76,10 +76,8 @@ class Trainer:
             self.sink.emit(Log(level="warning", message=told))
             self.position.data = data
         self.retention.adopt("newest", path)
-        if self.position.best_step >= 0:
-            best = path.parent / f"step-{self.position.best_step:08d}"
-            if best.exists():
-                self.retention.adopt("best", best)
+        if best is not None:
+            self.retention.adopt("best", best)
 
     def run(self) -> Position:
         """Train to the last step, or until patience runs out.
@@ -236,6 +234,8 @@ class Trainer:
             self.emit_metrics(values)
 
     def save(self, role: str) -> None:
+        if self.sink.stale:
+            return  # nobody would ever delete it
         path = checkpoint.save(self.folder / "checkpoints", self.model, self.optimizer, self.position)
         metrics = {f"validation/{k}": v for k, v in self.position.last_evaluation.items()}
         self.retention.announce(role, path, self.position.step, checkpoint.size(path), metrics)

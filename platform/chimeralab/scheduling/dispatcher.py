@@ -9,44 +9,26 @@ import logging
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import ray
 
 from chimeralab.errors import ClusterError, LabError, StaleAttempt
 from chimeralab.events import Metrics, load_events
-from chimeralab.plugins import registry
+from chimeralab.scheduling import nodes
 from chimeralab.scheduling.cluster import NAMESPACE, START_SECONDS
+from chimeralab.scheduling.hooks import Hooks
+from chimeralab.scheduling.pool import Pool, Worker, first_line
 from chimeralab.scheduling.sweeping import SweepKeeper
-from chimeralab.scheduling.worker import DISPATCHER, RunWorker, worker_name
+from chimeralab.scheduling.worker import DISPATCHER, worker_name
 from chimeralab.store import ActiveRun, QueuedRun, Store
+from chimeralab.waiting import Silence
 
 POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
-KEEP_SECONDS = 15.0  # an idle worker stays so long for the next member of its sweep
-SLACK = 1e-9  # a dozen times 1/12 of a GPU is one, but for rounding
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Worker:
-    """A worker process and the attempt that it has. Only members of a sweep share one, and only among themselves."""
-
-    name: str
-    handle: Any
-    sweep: int | None
-    cpus: float
-    gpus: float
-    attempt: int = 0
-    ended: Any = None  # resolves when the attempt was reported, fails when the worker died
-    cancelling: bool = False
-    idle_since: float = 0.0
-
-    def suits(self, run: QueuedRun) -> bool:
-        asked = (run.resources["cpus"], run.resources["gpus"])
-        return run.sweep is not None and (run.sweep, asked) == (self.sweep, (self.cpus, self.gpus))
 
 
 class Dispatcher:
@@ -55,35 +37,35 @@ class Dispatcher:
     def __init__(self, store_url: str, home: str, identity: str, address: str) -> None:
         self.store = Store.open(store_url)
         self.home, self.identity, self.address = home, identity, address
-        self.workers: dict[int, _Worker] = {}  # by the run that they have
-        self.idle: list[_Worker] = []
-        self._heartbeat = 0.0
+        self.pool = Pool(home)
+        self.hooks = Hooks()
+        self.silence = Silence()
         self.sweeps = SweepKeeper(self.store)
+        self._heartbeat = 0.0
         threading.Thread(target=self._loop, name="dispatch", daemon=True).start()
 
     # -- what workers call ----------------------------------------------------------------------------------
 
     def begin(self, run_id: int, attempt: int, worker: dict[str, Any]) -> None:
-        self.store.begin(run_id, attempt, worker)
-        registry().notify("run_started", run_id=run_id, attempt=attempt, spec=self.store.run(run_id).spec)
+        if self.store.begin(run_id, attempt, worker):
+            self.hooks.tell("run_started", run_id=run_id, attempt=attempt, spec=self.store.run(run_id).spec)
 
     def deliver(self, run_id: int, attempt: int, payload: bytes) -> int:
         """Write a batch of events; returns the number of the last one that the store holds."""
         events = load_events(payload)
-        last = self.store.append(run_id, attempt, events)
-        total = None
-        for event in events:
-            if isinstance(event, Metrics):
-                total = total or self.store.run(run_id).total_steps
-                registry().notify("run_progress", run_id=run_id, step=event.step, total=total, metrics=event.values)
-        worker = self.workers.get(run_id)
-        if worker is not None and worker.sweep is not None:
-            self.sweeps.evaluated(worker.sweep, run_id, attempt, events)
-        return last
+        appended = self.store.append(run_id, attempt, events)
+        measured = [event for event in appended.new if isinstance(event, Metrics)]
+        if measured:
+            total = self.store.run(run_id).total_steps
+            for event in measured:
+                self.hooks.tell("run_progress", run_id=run_id, step=event.step, total=total, metrics=event.values)
+        self.sweeps.evaluated(run_id, attempt, events)  # those that came before too: it may have been interrupted
+        return appended.last
 
     def finish(self, run_id: int, attempt: int, status: Any, reason: str) -> None:
-        self.store.finish(run_id, attempt, status, reason)
-        registry().notify("run_finished", run_id=run_id, status=status, reason=reason)
+        ended = self.store.finish(run_id, attempt, status, reason)
+        if ended is not None:
+            self.hooks.tell("run_finished", run_id=run_id, status=ended.status, reason=ended.reason)
 
     # -- what a lab calls -----------------------------------------------------------------------------------
 
@@ -106,6 +88,7 @@ class Dispatcher:
                 self._launch()
             except LabError as error:  # the database is away: workers keep their events, we try again
                 log.warning("dispatch: %s", error)
+                self.silence.forget()  # no cluster can be heard meanwhile
                 time.sleep(1)
             except Exception:
                 log.exception("dispatch")
@@ -114,7 +97,7 @@ class Dispatcher:
 
     def _pause(self) -> None:
         """Until it is time to look again: at once when a worker has ended, so that it soon has the next run."""
-        ended = [worker.ended for worker in self.workers.values()]
+        ended = [worker.ended for worker in self.pool.busy.values()]
         if ended:
             ray.wait(ended, timeout=POLL_SECONDS)
         else:
@@ -122,10 +105,7 @@ class Dispatcher:
 
     def _beat(self) -> None:
         if time.monotonic() - self._heartbeat >= HEARTBEAT_SECONDS:
-            total = ray.cluster_resources()
-            resources = {key: total.get(key, 0.0) for key in ("CPU", "GPU", "memory")}
-            resources["nodes"] = sum(node["Alive"] for node in ray.nodes())
-            self.store.heartbeat(self.identity, self.address, resources)
+            self.store.heartbeat(self.identity, self.address, nodes.described(nodes.living()))
             self._heartbeat = time.monotonic()
 
     def _end_strays(self) -> None:
@@ -137,35 +117,20 @@ class Dispatcher:
 
     def _reap(self) -> None:
         """Workers that have ended an attempt: those that died leave a run to be queued again."""
-        for run_id, worker in list(self.workers.items()):
-            ready, _ = ray.wait([worker.ended], timeout=0)
-            if not ready:
-                continue
-            reusable = False
-            try:
-                reusable = ray.get(worker.ended)
-                reason = "the worker ended without a word"
-            except Exception as error:
-                reason = f"the worker was lost: {_first_line(error)}"
+        for run_id, worker, reason in self.pool.ended():
             self._requeue(run_id, worker.attempt, reason)
-            del self.workers[run_id]
-            if reusable and worker.sweep is not None:
-                worker.idle_since, worker.cancelling = time.monotonic(), False
-                self.idle.append(worker)
-            else:
-                ray.kill(worker.handle)
+            self.pool.release(run_id)
 
     def _recover(self) -> None:
         """Active runs: pass on cancellation, find workers after a restart, queue again what has none."""
         for run in self.store.active():
-            known = self.workers.get(run.id)
+            known = self.pool.busy.get(run.id)
             if known is not None and known.attempt == run.attempt:
-                if run.cancel_requested and not known.cancelling:
-                    known.handle.cancel.remote(run.id, run.attempt)
-                    known.cancelling = True
+                if run.cancel_requested:
+                    known.cancel(run.id)
             elif run.cluster == self.identity:
                 self._adopt(run)
-            elif run.heartbeat_at is None or time.time() - run.heartbeat_at > LEASE_SECONDS:
+            elif self.silence.seconds(run.cluster, run.heartbeat_at) > LEASE_SECONDS:
                 self._requeue(run.id, run.attempt, f"its cluster {run.cluster} is gone")
 
     def _adopt(self, run: ActiveRun) -> None:
@@ -176,93 +141,71 @@ class Dispatcher:
             self._requeue(run.id, run.attempt, "its worker is gone")
             return
         asked = self.store.run(run.id).resources
-        worker = _Worker(name, handle, run.sweep, asked["cpus"], asked["gpus"], run.attempt)
-        worker.ended = handle.join.remote(run.id, run.attempt)
-        self.workers[run.id] = worker
+        worker = Worker(name, handle, run.worker.get("node", ""), run.sweep, asked["cpus"], asked["gpus"])
+        self.pool.adopt(run.id, run.attempt, worker)
 
     def _launch(self) -> None:
         """Claim queued runs, oldest first, while they fit; one that waits for room lets none pass it.
 
-        Members of a sweep that has as many at work as it wants are passed over.
+        Passed over are members of a sweep that has as many at work as it wants, and what no node could ever hold.
         """
+        self.pool.dismiss_unneeded()
         limits = {sweep.id: sweep.at_once for sweep in self.store.sweeps("active") if sweep.at_once}
-        busy = Counter(worker.sweep for worker in self.workers.values())
+        busy = Counter(worker.sweep for worker in self.pool.busy.values())
         full = [sweep for sweep, limit in limits.items() if busy[sweep] >= limit]
-        queued = self.store.queued(passing_over=full)
-        total = ray.cluster_resources() if queued else {}
-        cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-        for run in queued:
+        there: list[nodes.Node] = []
+        for run in self._waiting(full):
             if run.sweep in limits and busy[run.sweep] >= limits[run.sweep]:
                 continue
-            wanted = run.resources
-            if wanted["cpus"] > cpus or wanted["gpus"] > gpus:
-                has = f"the cluster has {cpus:g} and {gpus:g}"
-                self.store.hold(run.id, f"waits for {wanted['cpus']:g} CPUs and {wanted['gpus']:g} GPUs: {has}")
+            there = there or nodes.living()
+            cpus, gpus = run.resources["cpus"], run.resources["gpus"]
+            if not any(node.holds(cpus, gpus) for node in there):
+                self._hold(run, f"waits for a node with {cpus:g} CPUs and {gpus:g} GPUs: the cluster has none")
                 continue
-            warm = next((worker for worker in self.idle if worker.suits(run)), None)
-            if warm is None and not self._make_room(wanted, cpus, gpus):
-                self.store.hold(run.id, "waits for a free worker")
+            warm = self.pool.warm(run)
+            node = None if warm else self.pool.room(cpus, gpus, there)
+            if warm is None and node is None:
+                self._hold(run, "waits for a free worker")
                 break
-            name = warm.name if warm else worker_name(run.id, run.attempt + 1)
-            attempt = self.store.claim(run.id, run.attempt, self.identity, name)
-            if attempt is not None:
-                self._start(run, attempt, name, warm)
+            if self._start(run, warm, node):
                 busy[run.sweep] += 1
-        for worker in [worker for worker in self.idle if time.monotonic() - worker.idle_since > KEEP_SECONDS]:
-            self._dismiss(worker)
 
-    def _make_room(self, wanted: dict[str, float], cpus: float, gpus: float) -> bool:
-        """Whether a new worker fits; idle ones that are in its way are ended, the longest idle first."""
-        while True:
-            there = [*self.workers.values(), *self.idle]
-            lacking = wanted["cpus"] + sum(worker.cpus for worker in there) > cpus + SLACK
-            lacking = lacking or wanted["gpus"] + sum(worker.gpus for worker in there) > gpus + SLACK
-            if not lacking or not self.idle:
-                return not lacking
-            self._dismiss(self.idle[0])
+    def _waiting(self, passing_over: Collection[int]) -> Iterator[QueuedRun]:
+        after = 0
+        while page := self.store.queued(after_id=after, passing_over=passing_over):
+            yield from page
+            after = page[-1].id
 
-    def _dismiss(self, worker: _Worker) -> None:
-        self.idle.remove(worker)
-        ray.kill(worker.handle)
+    def _hold(self, run: QueuedRun, reason: str) -> None:
+        if run.status_reason != reason:
+            self.store.hold(run.id, reason)
 
-    def _start(self, run: QueuedRun, attempt: int, name: str, warm: _Worker | None) -> None:
-        checkpoint = self.store.newest_checkpoint(run.id)
-        worker = warm or self._new_worker(run, name)
+    def _start(self, run: QueuedRun, warm: Worker | None, node: nodes.Node | None) -> bool:
+        """Claim a run and give it to a worker: a warm one, or a new one on a node. False if another was faster.
+
+        All that the store has to say is read before: a claimed run without a worker costs an attempt.
+        """
+        spec = self.store.run(run.id).spec
+        named = {artifact.role: artifact.path for artifact in self.store.artifacts(run.id)}
+        name, place = worker_name(run.id, run.attempt + 1), node.id if node else ""
         if warm is not None:
-            self.idle.remove(warm)
-        worker.attempt = attempt
-        worker.ended = worker.handle.work.remote(run.id, attempt, run.spec, checkpoint.path if checkpoint else None)
-        self.workers[run.id] = worker
-
-    def _new_worker(self, run: QueuedRun, name: str) -> _Worker:
-        cpus, gpus = run.resources["cpus"], run.resources["gpus"]
-        handle: Any = (
-            ray.remote(RunWorker)
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                max_restarts=0,
-                max_concurrency=4,
-            )
-            .remote(self.home, name)
-        )
-        return _Worker(name, handle, run.sweep, cpus, gpus)
+            name, place = warm.name, warm.node
+        attempt = self.store.claim(run.id, run.attempt, self.identity, {"name": name, "node": place})
+        if attempt is None:
+            return False
+        try:
+            self.pool.work(warm or self.pool.hire(run, name, place), run.id, attempt, spec, named)
+        except Exception as error:  # Ray refuses what is asked for
+            self._requeue(run.id, attempt, f"no worker can be started: {first_line(error)}")
+        return True
 
     def _requeue(self, run_id: int, attempt: int, reason: str) -> None:
         try:
-            status = self.store.requeue(run_id, attempt, reason)
+            now = self.store.requeue(run_id, attempt, reason)
         except StaleAttempt:
             return  # the run has ended or moved on
-        if status != "queued":
-            registry().notify("run_finished", run_id=run_id, status=status, reason=reason)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        if now.status != "queued":
+            self.hooks.tell("run_finished", run_id=run_id, status=now.status, reason=now.reason)
 
 
 def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) -> None:
@@ -289,7 +232,7 @@ def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) ->
     try:
         served: Any = ray.get(actor.serves.remote(), timeout=START_SECONDS)
     except Exception as error:
-        raise ClusterError(f"the dispatcher did not start: {_first_line(error)}", place=f"cluster {address}") from error
+        raise ClusterError(f"the dispatcher did not start: {first_line(error)}", place=f"cluster {address}") from error
     if served != (store_url, home):
         raise ClusterError(
             "the cluster already serves another lab",

@@ -25,18 +25,19 @@ class SweepKeeper:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._pruning: dict[int, SweepSpec] = {}
         threading.Thread(target=self._loop, name="sweeps", daemon=True).start()
 
-    def evaluated(self, sweep: int, run_id: int, attempt: int, events: Sequence[Event]) -> None:
-        """Events of a member have been stored: should it stop?"""
-        spec = self._pruning.get(sweep)
-        if spec is None or spec.prune is None or not spec.direction:
+    def evaluated(self, run_id: int, attempt: int, events: Sequence[Event]) -> None:
+        """Events of a run have been stored: should it stop, for the sake of the sweep that queued it?"""
+        measured = [event for event in events if isinstance(event, Metrics)]
+        owner = self.store.owner(run_id) if measured else None
+        if owner is None or not owner.spec.get("prune"):
             return
-        new = {event.step for event in events if isinstance(event, Metrics) and spec.metric in event.values}
-        if not new:
+        spec = SweepSpec.model_validate(owner.spec)
+        new = {event.step for event in measured if spec.metric in event.values}
+        if spec.prune is None or not spec.direction or not new:
             return
-        evaluations = self.store.sweep_curves(sweep, spec.metric)
+        evaluations = self.store.sweep_curves(owner.id, spec.metric)
         if run_id not in evaluations:
             return
         reason = verdict(spec.prune, spec.direction, run_id, evaluations, new)
@@ -54,22 +55,21 @@ class SweepKeeper:
             time.sleep(LOOK_SECONDS)
 
     def _look(self) -> None:
-        active = self.store.sweeps("active")
-        specs = {row.id: SweepSpec.model_validate(row.spec) for row in active if _needs_us(row)}
-        self._pruning = {sweep: spec for sweep, spec in specs.items() if spec.prune}
-        for row in active:
-            spec = specs.get(row.id)
-            if spec is not None and spec.search.kind == "optuna":
+        for row in self.store.sweeps("active"):
+            if row.spec.get("search", {}).get("kind") == "optuna":
                 try:
-                    self._ask(row, spec)
+                    self._ask(row)
                 except StoreError:
                     raise
-                except LabError as error:  # a point that cannot be built, or no optuna here
-                    self.store.end_sweep(row.id, "failed", str(error))
+                except Exception as error:  # a point that cannot be built, or no optuna here: it would fail each time
+                    log.exception("sweep %s", row.name)
+                    told = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+                    self.store.end_sweep(row.id, "failed", told)
             self.store.settle_sweep(row.id)
 
-    def _ask(self, row: SweepRow, spec: SweepSpec) -> None:
+    def _ask(self, row: SweepRow) -> None:
         """Queue the next points of a search that learns, while it has room."""
+        spec = SweepSpec.model_validate(row.spec)
         there = sum(row.members.values())
         running = sum(row.members.get(status, 0) for status in UNFINISHED)
         seeds = len(spec.seeds)
@@ -93,7 +93,3 @@ class SweepKeeper:
             good = ended and len(values) == len(group) and all(map(math.isfinite, values))
             trials.append(Trial(group[0].point, math.fsum(values) / len(values) if good else None, ended))
         return trials
-
-
-def _needs_us(row: SweepRow) -> bool:
-    return bool(row.spec.get("prune")) or row.spec.get("search", {}).get("kind") == "optuna"

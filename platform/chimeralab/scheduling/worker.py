@@ -14,6 +14,7 @@ import platform
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ import ray
 from chimeralab.errors import LabError, StaleAttempt
 from chimeralab.events import Event, Log, dump_events
 from chimeralab.runs import RunSpec
+from chimeralab.runs.sink import Sink
 from chimeralab.scheduling.cluster import NAMESPACE
 from chimeralab.scheduling.courier import RETRY_SECONDS, Courier
 from chimeralab.store import StoreUnavailable
@@ -57,12 +59,15 @@ class RunWorker:
         self._idle_since = time.monotonic()
         threading.Thread(target=self._end_when_idle, name="idle", daemon=True).start()
 
-    def work(self, run_id: int, attempt: int, spec: dict[str, Any], resume: str | None) -> bool:
-        """Run an attempt to the end and report it; returns whether this process may run another. Blocks."""
+    def work(self, run_id: int, attempt: int, spec: dict[str, Any], named: dict[str, str]) -> bool:
+        """Run an attempt to the end and report it; returns whether this process may run another. Blocks.
+
+        `named` are the run's checkpoints that the store names, by role.
+        """
         with self._changed:
             self._current = (run_id, attempt)
         try:
-            self._reusable = self._thread.submit(self._attempt, run_id, attempt, spec, resume).result()
+            self._reusable = self._thread.submit(self._attempt, run_id, attempt, spec, named).result()
         finally:
             with self._changed:
                 self._current, self._idle_since = None, time.monotonic()
@@ -75,13 +80,14 @@ class RunWorker:
             self._changed.wait_for(lambda: self._current != (run_id, attempt))
         return self._reusable
 
+    @ray.method(concurrency_group="cancel")
     def cancel(self, run_id: int, attempt: int) -> None:
         self._cancelled = (run_id, attempt)  # it may not have begun yet
         courier = self._courier
         if courier is not None and self._current == (run_id, attempt):
             courier.request_stop()
 
-    def _attempt(self, run_id: int, attempt: int, spec: dict[str, Any], resume: str | None) -> bool:
+    def _attempt(self, run_id: int, attempt: int, spec: dict[str, Any], named: dict[str, str]) -> bool:
         def deliver(events: Sequence[Event]) -> int:
             return int(_call("deliver", run_id, attempt, dump_events(events)))
 
@@ -97,7 +103,7 @@ class RunWorker:
                 "node": ray.get_runtime_context().get_node_id(),
             }
             _insist(lambda: _call("begin", run_id, attempt, worker))
-            status, reason, reusable = self._execute(run_id, RunSpec.model_validate(spec), resume, courier)
+            status, reason, reusable = self._execute(run_id, attempt, spec, named, courier)
             courier.flush()
             if courier.broken is not None:
                 status, reason = "failed", f"its events cannot be stored: {courier.broken}"
@@ -111,27 +117,34 @@ class RunWorker:
             self._courier = None
         return reusable and _forget()
 
-    def _execute(self, run_id: int, spec: RunSpec, resume: str | None, sink: Courier) -> tuple[str, str, bool]:
+    def _execute(
+        self, run_id: int, attempt: int, spec: dict[str, Any], named: dict[str, str], sink: Sink
+    ) -> tuple[str, str, bool]:
         """(status, reason, whether this process is as good as before)."""
-        from chimeralab.runs.execute import describe_failure, execute
-        from chimeralab.runs.trainer import Cancelled
-
         try:
-            execute(
-                spec,
-                folder=self.home / "runs" / str(run_id),
-                cache=self.home / "cache",
-                sink=sink,
-                resume=Path(resume) if resume else None,
-            )
-        except Cancelled:
-            return "cancelled", "cancelled by its user", True
-        except Exception as error:
-            import traceback
+            # imported here: a package that is missing on this node, or a spec of another version, fails this run alone
+            from chimeralab.runs.checkpoint import clear
+            from chimeralab.runs.execute import execute
+            from chimeralab.runs.trainer import Cancelled
 
+            checkpoints = {role: Path(path) for role, path in named.items()}
+            folder = self.home / "runs" / str(run_id)
+            clear(folder, checkpoints.values())
+            try:
+                execute(
+                    RunSpec.model_validate(spec),
+                    folder=folder / f"attempt-{attempt}",
+                    cache=self.home / "cache",
+                    sink=sink,
+                    resume=checkpoints.get("newest"),
+                    best=checkpoints.get("best"),
+                )
+            except Cancelled:
+                return "cancelled", "cancelled by its user", True
+        except Exception as error:
             sink.emit(Log(level="error", message=traceback.format_exc()))
             # What the lab says by itself (a loss that is not finite) harms nothing; what torch or CUDA said may.
-            return "failed", describe_failure(error), isinstance(error, LabError) and error.__cause__ is None
+            return "failed", _described(error), isinstance(error, LabError) and error.__cause__ is None
         return "completed", "", True
 
     def _end_when_idle(self) -> None:
@@ -139,6 +152,10 @@ class RunWorker:
             time.sleep(5)
             if self._current is None and time.monotonic() - self._idle_since > IDLE_SECONDS:
                 os._exit(0)
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
 
 
 def _forget() -> bool:

@@ -6,6 +6,7 @@ from chimeralab.store.database import StoreUnavailable, with_password
 from chimeralab.store.rows import (
     UNFINISHED,
     ActiveRun,
+    Appended,
     ArtifactRow,
     AttemptRow,
     ClusterRow,
@@ -15,6 +16,8 @@ from chimeralab.store.rows import (
     MetricSummary,
     NewMember,
     NewRun,
+    Now,
+    OwnerRow,
     PluginRow,
     ProfileRow,
     QueuedRun,
@@ -28,6 +31,7 @@ from chimeralab.store.store import Store
 __all__ = [
     "UNFINISHED",
     "ActiveRun",
+    "Appended",
     "ArtifactRow",
     "AttemptRow",
     "ClusterRow",
@@ -37,6 +41,8 @@ __all__ = [
     "MetricSummary",
     "NewMember",
     "NewRun",
+    "Now",
+    "OwnerRow",
     "PluginRow",
     "ProfileRow",
     "QueuedRun",

@@ -19,10 +19,10 @@ class Queue:
 
     _database: Database
 
-    def queued(self, limit: int = 100, *, passing_over: Collection[int] = ()) -> list[QueuedRun]:
+    def queued(self, limit: int = 100, *, after_id: int = 0, passing_over: Collection[int] = ()) -> list[QueuedRun]:
         """Runs that wait, oldest first, but for those of some sweeps."""
-        query = select(Run.id, Run.attempt, Run.spec, Run.resources, Run.total_steps, SweepMember.sweep_id)
-        query = query.outerjoin(SweepMember, OWNER).where(Run.status == "queued")
+        query = select(Run.id, Run.attempt, Run.status_reason, Run.resources, SweepMember.sweep_id)
+        query = query.outerjoin(SweepMember, OWNER).where(Run.status == "queued", Run.id > after_id)
         if passing_over:
             query = query.where(or_(SweepMember.sweep_id.is_(None), SweepMember.sweep_id.not_in(passing_over)))
         return all_rows(self._database, QueuedRun, query.order_by(Run.id).limit(limit))

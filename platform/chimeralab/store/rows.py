@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # pydantic takes longer to import than this whole package
+    from chimeralab.events import Event
 
 Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled", "pruned"]
 Ending = Literal["completed", "failed", "cancelled"]
@@ -32,14 +35,29 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRun:
-    """A run that waits; `sweep` is the id of the sweep that queued it."""
+    """A run that waits, and why; `sweep` is the id of the sweep that queued it."""
 
     id: int
     attempt: int
-    spec: dict[str, Any]
+    status_reason: str
     resources: dict[str, Any]
-    total_steps: int
     sweep: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of a batch of events: the number of the last one in the store, and those that were not there yet."""
+
+    last: int
+    new: list[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a run has become, and why."""
+
+    status: Status
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +74,14 @@ class ActiveRun:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRow:
-    """A cluster that serves the store; `resources` are totals ("CPU", "GPU", "memory" in bytes, "nodes")."""
+    """A cluster that serves the store.
+
+    `resources` are totals ("CPU", "GPU", "memory" in bytes, "nodes"), and under "shapes" what a node of it may have.
+    """
 
     name: str
     address: str
-    resources: dict[str, float]
+    resources: dict[str, Any]
     heartbeat_at: float
 
 
@@ -119,6 +140,14 @@ class SweepRow:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerRow:
+    """The active sweep that queued a run."""
+
+    id: int
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRow:
     """One run of a sweep. `owned`: it was queued by this sweep, not adopted from before."""
 
@@ -131,6 +160,7 @@ class MemberRow:
     status_reason: str
     task: str
     step: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

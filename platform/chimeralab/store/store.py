@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, false, func, insert, update
@@ -15,7 +16,7 @@ from chimeralab.store.migrate import check_schema, upgrade_schema
 from chimeralab.store.models import Attempt, Cluster, Run, Tag
 from chimeralab.store.queries import Queries, portions
 from chimeralab.store.queue import Queue
-from chimeralab.store.rows import Ending, NewRun, Status
+from chimeralab.store.rows import Appended, Ending, NewRun, Now, Status
 from chimeralab.store.sweeps import Sweeps
 from chimeralab.store.transitions import (
     again,
@@ -81,18 +82,20 @@ class Store(Queries, Queue, Sweeps):
             return enqueue(connection, new)
 
     @repeatable
-    def heartbeat(self, cluster: str, address: str, resources: dict[str, float]) -> None:
-        """The cluster is alive and has these resources in all."""
+    def heartbeat(self, cluster: str, address: str, resources: dict[str, Any]) -> None:
+        """The cluster is alive and has these resources; see `ClusterRow`."""
         values = {"address": address, "resources": resources, "heartbeat_at": time.time()}
         with self._database.writing() as connection:
             changed = connection.execute(update(Cluster).where(Cluster.name == cluster).values(**values))
             if not changed.rowcount:
                 insert_missing(connection, Cluster, [{"name": cluster, **values}])
 
-    def claim(self, run_id: int, attempt: int, cluster: str = "", worker: str = "") -> int | None:
+    def claim(
+        self, run_id: int, attempt: int, cluster: str = "", worker: Mapping[str, Any] = MappingProxyType({})
+    ) -> int | None:
         """Take a queued run whose last attempt was `attempt`: the new one, or None if another was faster.
 
-        `worker` names the worker that it will be given to, so that a restarted dispatcher finds it.
+        `worker` tells of the worker that it will be given to, so that a restarted dispatcher finds it by its name.
         """
         with self._database.writing() as connection:
             if not move(connection, run_id, attempt, "queued", "starting", attempt=attempt + 1):
@@ -104,15 +107,15 @@ class Store(Queries, Queue, Sweeps):
                     cluster=cluster,
                     claimed_at=time.time(),
                     reason="",
-                    worker={"name": worker} if worker else {},
+                    worker=dict(worker),
                     last_seq=0,
                 )
             )
         return attempt + 1
 
     @repeatable
-    def begin(self, run_id: int, attempt: int, worker: dict[str, Any]) -> None:
-        """The worker is there: starting → running. Doing it again with the same worker changes nothing."""
+    def begin(self, run_id: int, attempt: int, worker: dict[str, Any]) -> bool:
+        """The worker is there: starting → running. False when the same worker has said so before."""
         with self._database.writing() as connection:
             now = time.time()
             if not move(
@@ -125,13 +128,14 @@ class Store(Queries, Queue, Sweeps):
             ):
                 run = locked(connection, run_id)
                 if (run.status, run.attempt, run.worker) == ("running", attempt, worker):
-                    return
+                    return False
                 raise stale(run, attempt)
             update_attempt(connection, run_id, attempt, began_at=now, worker=worker)
+        return True
 
     @repeatable
-    def append(self, run_id: int, attempt: int, events: Sequence[Event]) -> int:
-        """Write a batch and return the number of the last event that the store has of this attempt.
+    def append(self, run_id: int, attempt: int, events: Sequence[Event]) -> Appended:
+        """Write a batch.
 
         Events up to that number are passed over, so a batch may be sent again. Raises StaleAttempt unless
         this attempt is the one that is starting or running.
@@ -150,7 +154,7 @@ class Store(Queries, Queue, Sweeps):
             if new:
                 ingest(connection, run_id, attempt, new)
                 update_attempt(connection, run_id, attempt, last_seq=last)
-        return last
+        return Appended(last, new)
 
     @repeatable
     def record(self, run_id: int, measured: Metrics) -> None:
@@ -160,8 +164,8 @@ class Store(Queries, Queue, Sweeps):
             ingest(connection, run_id, run.attempt, [measured])
 
     @repeatable
-    def finish(self, run_id: int, attempt: int, status: Ending, reason: str = "") -> None:
-        """The attempt is over and so is the run. Saying so again changes nothing.
+    def finish(self, run_id: int, attempt: int, status: Ending, reason: str = "") -> Now | None:
+        """The attempt is over and so is the run. None when it was said before.
 
         A run that was cancelled because its sweep stopped it ends as pruned, for the reason of the sweep.
         """
@@ -171,14 +175,15 @@ class Store(Queries, Queue, Sweeps):
             if status == "cancelled" and run.prune_reason:
                 end, reason = "pruned", run.prune_reason
             if (run.status, run.attempt, run.outcome) == (end, attempt, end):
-                return
+                return None
             fence(run, attempt)
             now = time.time()
             move(connection, run_id, attempt, run.status, end, reason, ended_at=now)
             update_attempt(connection, run_id, attempt, ended_at=now, outcome=end, reason=reason)
+        return Now(end, reason)
 
-    def requeue(self, run_id: int, attempt: int, reason: str) -> Status:
-        """The attempt was lost: the run is queued again, or ends if it may not be; returns its status."""
+    def requeue(self, run_id: int, attempt: int, reason: str) -> Now:
+        """The attempt was lost: the run is queued again, or ends if it may not be."""
         with self._database.writing() as connection:
             run = locked(connection, run_id)
             fence(run, attempt)
@@ -191,7 +196,7 @@ class Store(Queries, Queue, Sweeps):
             ended = None if status == "queued" else now
             move(connection, run_id, attempt, run.status, status, reason, ended_at=ended)
             update_attempt(connection, run_id, attempt, ended_at=now, outcome="lost", reason=reason)
-        return status
+        return Now(status, reason)
 
     def hold(self, run_id: int, reason: str) -> None:
         """Say why a queued run waits. A run that is no longer queued is left alone."""

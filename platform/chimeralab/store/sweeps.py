@@ -13,7 +13,7 @@ from chimeralab.store.database import Database, insert_missing, repeatable
 from chimeralab.store.enqueue import enqueue
 from chimeralab.store.models import Metric, Point, Run, Sweep, SweepMember
 from chimeralab.store.queries import all_rows
-from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, Status, SweepRow, SweepStatus
+from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, OwnerRow, Status, SweepRow, SweepStatus
 from chimeralab.store.transitions import again, locked, move
 
 _QUEUEING = 0x7377656570  # "sweep"
@@ -135,10 +135,16 @@ class Sweeps:
     def sweep_members(self, sweep: int) -> list[MemberRow]:
         """The runs of a sweep, in the order of its points and seeds."""
         member = SweepMember
-        about = (Run.status, Run.status_reason, Run.task, Run.step)
+        about = (Run.status, Run.status_reason, Run.task, Run.step, Run.seconds)
         query = select(member.number, member.run_id, member.owned, member.seed, member.point, *about)
         query = query.join(Run, Run.id == member.run_id).where(member.sweep_id == sweep)
         return all_rows(self._database, MemberRow, query.order_by(member.number))
+
+    def owner(self, run_id: int) -> OwnerRow | None:
+        """The active sweep that queued the run."""
+        query = select(Sweep.id, Sweep.spec).join(SweepMember, SweepMember.sweep_id == Sweep.id)
+        query = query.where(SweepMember.run_id == run_id, SweepMember.owned, Sweep.status == "active")
+        return next(iter(all_rows(self._database, OwnerRow, query)), None)
 
     def sweep_curves(self, sweep: int, metric: str) -> dict[int, list[tuple[int, float]]]:
         """(step, value) of a metric for each member, adopted ones too, in the order of steps."""

@@ -1,0 +1,54 @@
+"""Plugins are told of runs on a thread of their own, in order; one that raises is logged and the others are told."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+import chimeralab
+from chimeralab.plugins import Registry
+from chimeralab.scheduling import hooks
+
+
+class Slow:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.may_go_on, self.finished = threading.Event(), threading.Event()
+
+    @chimeralab.hookimpl
+    def run_started(self, run_id: int) -> None:
+        self.may_go_on.wait(timeout=30)
+        self.told.append(f"{run_id} started")
+
+    @chimeralab.hookimpl
+    def run_finished(self, run_id: int, status: str) -> None:
+        self.told.append(f"{run_id} {status}")
+        self.finished.set()
+
+
+class Raising:
+    @chimeralab.hookimpl
+    def run_started(self) -> None:
+        raise RuntimeError("no network")
+
+
+def test_a_slow_plugin_holds_up_nobody_and_one_that_raises_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, slow = Registry([]), Slow()
+    registry.register(Raising(), "a raising one")
+    registry.register(slow, "slow")
+    monkeypatch.setattr(hooks, "registry", lambda: registry)
+    teller = hooks.Hooks()
+    before = time.monotonic()
+    teller.tell("run_started", run_id=7, attempt=1, spec={})
+    teller.tell("run_finished", run_id=7, status="pruned", reason="")
+    assert time.monotonic() - before < 5
+    assert slow.told == []
+    slow.may_go_on.set()
+    assert slow.finished.wait(timeout=30)
+    assert slow.told == ["7 started", "7 pruned"]
+    assert "plugin a raising one: run_started" in caplog.text
+    assert "no network" in caplog.text
