@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 import chimeralab
 from chimeralab.plugins import Registry
 from chimeralab.scheduling import hooks
+from small_runs import small_spec
 
 
 class Slow:
@@ -52,3 +54,15 @@ def test_a_slow_plugin_holds_up_nobody_and_one_that_raises_is_logged(
     assert slow.told == ["7 started", "7 pruned"]
     assert "plugin a raising one: run_started" in caplog.text
     assert "no network" in caplog.text
+
+
+def test_plugins_hear_of_a_run_that_was_cancelled_while_it_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, plugin = Registry([]), Slow()
+    registry.register(plugin, "mine")
+    with chimeralab.Lab.open(tmp_path) as lab:
+        run = lab.submit(small_spec(lab))
+        monkeypatch.setattr("chimeralab.plugins.registry", lambda: registry)
+        assert lab.cancel(run) == "cancelled"
+    assert plugin.told == [f"{run} cancelled"]

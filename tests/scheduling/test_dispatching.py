@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from chimeralab import Lab, RunSpec, waiting
+from chimeralab import Lab, RunSpec, SweepSpec, waiting
 from chimeralab.errors import ResourceError
+from chimeralab.events import Metrics
 from chimeralab.runs.spec import Resources
 from chimeralab.scheduling.dispatcher import LEASE_SECONDS, Dispatcher
 from chimeralab.scheduling.hooks import Hooks
 from chimeralab.scheduling.nodes import Node, described
 from chimeralab.scheduling.pool import Pool, Worker
 from chimeralab.scheduling.submission import new_run
+from chimeralab.scheduling.sweeping import SweepKeeper
 from chimeralab.waiting import Silence
 from small_runs import small_spec
 
@@ -101,6 +103,24 @@ def test_what_no_node_of_any_living_cluster_has_is_refused(lab: Lab) -> None:
     lab.preview(asking(lab, cpus=4, gpus=1))
 
 
+def test_a_member_is_pruned_at_its_evaluation_though_the_dispatcher_has_just_been_started(lab: Lab) -> None:
+    base = {
+        "stack": {"pattern": "attention[heads=2], ffn=none", "d_model": 16},
+        "task": {"name": "mqar", "options": {"vocab_size": 32, "sequence_length": 32, "pairs": 2}},
+        "train": {"steps": 100, "batch_size": 2},
+    }
+    fields = {"metric": "validation/loss", "prune": {"min_step": 10, "eta": 2}}
+    lab.sweep(SweepSpec.read({"name": "lr", "base": base, "axes": {"train.lr": [1e-2, 1e-3, 1e-4]}, **fields}))
+    keeper = SweepKeeper.__new__(SweepKeeper)  # without its thread: it has looked at nothing yet
+    keeper.store = lab.store
+    for run, loss in zip(lab.sweep_table("lr").run_ids, (1.0, 2.0, 3.0), strict=True):
+        lab.store.claim(run, 0, "here")
+        events = [Metrics(seq=1, step=10, tokens=1, seconds=1.0, values={"validation/loss": loss})]
+        lab.store.append(run, 1, events)
+        keeper.evaluated(run, 1, events)
+    assert [run.cancel_requested for run in lab.store.active()] == [False, True, True]
+
+
 def test_one_and_a_half_gpus_are_refused() -> None:
     assert (Resources(gpus=0.5).gpus, Resources(gpus=2).gpus) == (0.5, 2)
     with pytest.raises(ValueError, match="take a whole number, or a fraction below 1"):
@@ -135,3 +155,22 @@ def test_a_run_of_another_cluster_is_taken_over_when_it_was_silent_while_we_coul
     dispatcher.silence.forget()  # the database was away
     assert after(2) == "starting"
     assert after(LEASE_SECONDS + 1) == "queued"
+
+
+def test_a_search_that_cannot_go_on_ends_its_sweep_and_says_why(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = {"stack": {"pattern": "attention[heads=2], ffn=none", "d_model": 16}, "task": {"name": "mqar"}}
+    axes = {"train.lr": {"log": [1e-4, 1e-1]}}
+    search = {"kind": "optuna", "n": 5}
+    lab.sweep(SweepSpec.read({"name": "asked", "base": base, "axes": axes, "search": search, "at_once": 1}))
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a sampler's own")
+
+    monkeypatch.setattr("chimeralab.scheduling.sweeping.suggest", broken)
+    keeper = SweepKeeper.__new__(SweepKeeper)
+    keeper.store = lab.store
+    for run in lab.sweep_table("asked").run_ids:
+        lab.cancel(run)  # now there is room for more
+    keeper._look()
+    table = lab.sweep_table("asked")
+    assert (table.status, table.reason) == ("failed", "ZeroDivisionError: a sampler's own")

@@ -28,7 +28,18 @@ class SweepKeeper:
         threading.Thread(target=self._loop, name="sweeps", daemon=True).start()
 
     def evaluated(self, run_id: int, attempt: int, events: Sequence[Event]) -> None:
-        """Events of a run have been stored: should it stop, for the sake of the sweep that queued it?"""
+        """Events of a run have been stored: should it stop, for the sake of the sweep that queued it?
+
+        A sweep that cannot be judged harms no run.
+        """
+        try:
+            self._judge(run_id, attempt, events)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("the sweep of run %d", run_id)
+
+    def _judge(self, run_id: int, attempt: int, events: Sequence[Event]) -> None:
         measured = [event for event in events if isinstance(event, Metrics)]
         owner = self.store.owner(run_id) if measured else None
         if owner is None or not owner.spec.get("prune"):
