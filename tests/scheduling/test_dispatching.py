@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from chimeralab import Lab, RunSpec, SweepSpec, waiting
 from chimeralab.errors import ResourceError
 from chimeralab.events import Metrics
 from chimeralab.runs.spec import Resources
-from chimeralab.scheduling.dispatcher import LEASE_SECONDS, Dispatcher
+from chimeralab.scheduling.dispatcher import LEASE_SECONDS, Dispatcher, open_store
 from chimeralab.scheduling.hooks import Hooks
 from chimeralab.scheduling.nodes import Node, described
 from chimeralab.scheduling.pool import Pool, Worker
 from chimeralab.scheduling.submission import new_run
 from chimeralab.scheduling.sweeping import SweepKeeper
 from chimeralab.waiting import Silence
+from postgres import running_server
 from small_runs import small_spec
 
 TWO = [Node("a", 4, 0, 8e9), Node("b", 2, 1, 4e9)]
@@ -155,6 +157,21 @@ def test_a_run_of_another_cluster_is_taken_over_when_it_was_silent_while_we_coul
     dispatcher.silence.forget()  # the database was away
     assert after(2) == "starting"
     assert after(LEASE_SECONDS + 1) == "queued"
+
+
+def test_a_dispatcher_that_is_started_while_the_database_is_away_waits_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running_server() as server, ThreadPoolExecutor(1) as thread:
+        url = server.new_database_url()
+        server.stop()
+        opening = thread.submit(open_store, url)
+        while "dispatch" not in caplog.text:
+            time.sleep(0.05)
+        server.start()
+        store = opening.result(timeout=60)
+        assert store.queued() == []
+        store.close()
 
 
 def test_a_search_that_cannot_go_on_ends_its_sweep_and_says_why(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from chimeralab.scheduling.hooks import Hooks
 from chimeralab.scheduling.pool import Pool, Worker, first_line
 from chimeralab.scheduling.sweeping import SweepKeeper
 from chimeralab.scheduling.worker import DISPATCHER, worker_name
-from chimeralab.store import ActiveRun, QueuedRun, Store
+from chimeralab.store import ActiveRun, QueuedRun, Store, StoreUnavailable
 from chimeralab.waiting import Silence
 
 POLL_SECONDS = 0.3
@@ -35,7 +35,7 @@ class Dispatcher:
     """One a cluster. `identity` names the cluster in the store, so that only its own dispatcher recovers its runs."""
 
     def __init__(self, store_url: str, home: str, identity: str, address: str) -> None:
-        self.store = Store.open(store_url)
+        self.store = open_store(store_url)
         self.home, self.identity, self.address = home, identity, address
         self.pool = Pool(home)
         self.hooks = Hooks()
@@ -206,6 +206,16 @@ class Dispatcher:
             return  # the run has ended or moved on
         if now.status != "queued":
             self.hooks.tell("run_finished", run_id=run_id, status=now.status, reason=now.reason)
+
+
+def open_store(url: str) -> Store:
+    """Open the store, however long it is away: an actor whose start fails is not started again."""
+    while True:
+        try:
+            return Store.open(url)
+        except StoreUnavailable as error:
+            log.warning("dispatch: %s", error)
+            time.sleep(1)
 
 
 def ensure_dispatcher(store_url: str, home: str, identity: str, address: str) -> None:
