@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from chimeralab.scheduling.cluster import START_TRIES, Cluster, stop_embedded
+from chimeralab.scheduling.cluster import START_TRIES, Cluster, Head, _write, stop_embedded
 from chimeralab.scheduling.home import Home
 from chimeralab.scheduling.users import Use
 
@@ -96,3 +96,30 @@ def test_clusters_of_one_home_have_names_of_their_own_in_the_store(tmp_path: Pat
     own, other, third = Cluster(home, "127.0.0.1:1", 7), Cluster(home, "head:6379"), Cluster(home, "head:6380")
     assert own.identity == home.identity
     assert len({own.identity, other.identity, third.identity}) == 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "keep", "others", "lives"),
+    [
+        (False, False, 0, False),
+        (False, False, 1, True),  # the last of them ends it
+        (False, True, 0, True),
+        (True, False, 0, True),  # somebody wished it before, or it was found without a user
+    ],
+)
+def test_a_cluster_ends_with_its_last_user_unless_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool, keep: bool, others: int, lives: bool
+) -> None:
+    monkeypatch.setattr("ray.shutdown", lambda: None)  # the connection of the whole session
+    home = Home.open(tmp_path)
+    head = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)  # ray"])
+    try:
+        folder = tmp_path / "ray"
+        _write(home, Head("127.0.0.1:1", head.pid, str(folder), kept))
+        remaining = [Use(home.cluster_users) for _ in range(others)]
+        Cluster(home, "127.0.0.1:1", head.pid, Use(home.cluster_users)).leave(keep=keep)
+        assert (head.poll() is None) == lives
+        assert [use.end() for use in remaining] == [True] * others
+    finally:
+        head.kill()
+        head.wait()
