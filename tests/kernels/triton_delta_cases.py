@@ -80,11 +80,14 @@ def test_it_agrees_in_the_chunks_and_segments_of_long_sequences(form: str, monke
 
     assert delta_rule.plan(1, 1, 600, 16, 16, torch.float32).segments == 4
     assert delta_rule.plan(1, 1, 600, 16, 16, torch.bfloat16).chunk == 64
-    cut = dataclasses.replace(
-        delta_rule.plan(1, 1, 160, 16, 16, torch.float32), chunk=64, chunks=3, segments=2, chunks_a_segment=2
-    )
-    monkeypatch.setattr(delta_rule, "plan", lambda *_: cut)
-    check(delta_inputs(form, 160, B=1, G=1, H=1, K=16, V=20, strength=0.1))
+    T = 600
+    if triton_tier.INTERPRETED:  # as half precision is cut; a GPU takes chunks of 16 in float32
+        T = 160
+        cut = dataclasses.replace(
+            delta_rule.plan(1, 1, T, 16, 20, torch.float32), chunk=64, chunks=3, segments=2, chunks_a_segment=2
+        )
+        monkeypatch.setattr(delta_rule, "plan", lambda *_: cut)
+    check(delta_inputs(form, T, B=1, G=1, H=1, K=16, V=20, strength=0.1))
 
 
 def test_repeated_keys_stay_bounded() -> None:

@@ -13,7 +13,8 @@ from chimeralab_kernels.reference.taylor_linear_attention import taylor_linear_a
 
 (KERNEL,) = (kernel for kernel in triton_tier.kernels() if kernel.op == "taylor_linear_attention")
 DEVICE = "cpu" if triton_tier.INTERPRETED else "cuda"
-DTYPES = {torch.float32: 2e-5} if triton_tier.INTERPRETED else {torch.float32: 2e-5, torch.bfloat16: 8e-3}
+DTYPE, TOLERANCE = (torch.float32, 2e-5) if triton_tier.INTERPRETED else (torch.bfloat16, 8e-3)
+"""What the kernels in chunks are given: a GPU takes float32 by features in memory."""
 torch.set_num_threads(1)
 
 
@@ -33,15 +34,11 @@ def in_chunks(**x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check(x: Inputs, skip: tuple[str, ...] = ()) -> None:
-    on_device = {name: value.to(DEVICE) for name, value in x.items()}
-    expected = outputs_and_gradients(reference, x)
-    for dtype, tolerance in DTYPES.items():
+    def call(**x: Tensor) -> tuple[Tensor, Tensor]:
+        return in_chunks(**{name: value.to(DTYPE) if name in "qkv" else value for name, value in x.items()})
 
-        def call(dtype: torch.dtype = dtype, **x: Tensor) -> tuple[Tensor, Tensor]:
-            return in_chunks(**{name: t.to(dtype) if t.dim() == 4 and name in "qkv" else t for name, t in x.items()})
-
-        actual = outputs_and_gradients(call, on_device, torch.float32)
-        assert_agree(actual, expected, tolerance, skip)
+    actual = outputs_and_gradients(call, {name: value.to(DEVICE) for name, value in x.items()}, torch.float32)
+    assert_agree(actual, outputs_and_gradients(reference, x), TOLERANCE, skip)
 
 
 @pytest.mark.parametrize("state", [False, True])
@@ -55,8 +52,9 @@ def test_it_agrees(T: int, state: bool) -> None:
 def test_it_agrees_over_several_chunks(state: bool) -> None:
     from chimeralab_kernels.triton_tier.taylor_linear_attention import cut_call
 
-    assert cut_call(300, 16, torch.float32).chunks == 3
-    check(inputs(300, state=state))
+    T = 300 if triton_tier.INTERPRETED else 1100
+    assert cut_call(T, 16, DTYPE).chunks == 3
+    check(inputs(T, state=state))
 
 
 @pytest.mark.parametrize(("F", "V"), [(1, 8), (3, 5), (16, 40), (20, 16), (4, 144)])
@@ -72,11 +70,11 @@ def test_features_in_memory_give_the_same(state: bool, monkeypatch: pytest.Monke
     x = inputs(20, B=2, H=3, state=state)
     found = KERNEL.function(**{name: value.to(DEVICE).float() for name, value in x.items()})
     for actual, expected in zip(found, reference(**x), strict=True):
-        assert error(actual, expected) < 1e-6
+        assert error(actual, expected) < 1e-5
 
 
 def test_it_reads_strided_inputs() -> None:
-    x = {name: value.to(DEVICE).float() for name, value in inputs(40, H=2).items()}
+    x = {name: value.to(DEVICE, DTYPE) for name, value in inputs(40, H=2).items()}
     joined = torch.cat([value.flatten(2) for value in x.values()], -1)
     views = dict(zip(x, (part.unflatten(-1, (2, -1)) for part in joined.split([8, 8, 32], -1)), strict=True))
     for actual, expected in zip(in_chunks(**views), in_chunks(**x), strict=True):
@@ -86,14 +84,14 @@ def test_it_reads_strided_inputs() -> None:
 def test_it_is_a_sound_operator() -> None:
     from chimeralab_kernels.triton_tier.taylor_linear_attention import fused_taylor
 
-    q, k, v = (torch.randn(1, 5, 1, 16, device=DEVICE, requires_grad=True) for _ in range(3))
+    q, k, v = (torch.randn(1, 5, 1, 16, device=DEVICE, dtype=DTYPE, requires_grad=True) for _ in range(3))
     moments = torch.rand(1, 1, 160, 16, device=DEVICE, requires_grad=True)
     sums = torch.rand(1, 1, 160, device=DEVICE, requires_grad=True)
     torch.library.opcheck(fused_taylor, (q, k, v, moments, sums, 3), rtol=1e-4, atol=1e-4)
 
 
 def test_dispatch_takes_it_in_one_graph_and_counts_it() -> None:
-    x = {name: value.to(DEVICE).float() for name, value in inputs(70, H=2).items()}
+    x = {name: value.to(DEVICE, DTYPE) for name, value in inputs(70, H=2).items()}
 
     def call(**x: torch.Tensor) -> torch.Tensor:
         return ops.taylor_linear_attention(**x)[0]
