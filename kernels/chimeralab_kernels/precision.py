@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+FLOOR = -100.0
+"""The least log decay where running sums are subtracted: exp is 0 there, −∞ − −∞ would be NaN, and large sums round."""
+
 
 def wide(x: Tensor) -> torch.dtype:
     """float32, or float64 where `x` is."""

@@ -105,6 +105,15 @@ def test_strong_and_absent_decay_are_borne(form: str, strength: float, dtype: to
     assert_agree(actual, outputs_and_gradients(reference, inputs), 1e-10 if dtype == torch.float64 else 2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("form", ["scalar", "channel", "general"])
+def test_all_is_forgotten_where_the_decay_is_infinite(form: str, dtype: torch.dtype) -> None:
+    inputs = delta_inputs(form, 20)
+    inputs["log_decay"][:, 3], inputs["log_decay"][:, 7] = -1e5, -torch.inf
+    actual = outputs_and_gradients(chunked, inputs, dtype)
+    assert_agree(actual, outputs_and_gradients(reference, inputs), 1e-10 if dtype == torch.float64 else 2e-5)
+
+
 def test_repeated_keys_stay_bounded_in_float32() -> None:
     """One key again and again with β near 2: each step reflects the state, and the triangular system is far from I."""
     inputs = delta_inputs("beta", 256)

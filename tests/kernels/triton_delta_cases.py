@@ -74,6 +74,12 @@ def test_it_bears_strong_and_absent_decay(form: str) -> None:
     check(inputs, 2e-5)
 
 
+def test_it_forgets_all_where_the_decay_is_infinite() -> None:
+    inputs = delta_inputs("scalar", 20, B=1, G=1, H=1, K=16, V=16)
+    inputs["log_decay"][:, 3], inputs["log_decay"][:, 7] = -1e5, -torch.inf
+    check(inputs, 2e-5)
+
+
 @pytest.mark.parametrize("form", ["scalar", "general"])
 def test_it_agrees_in_the_chunks_and_segments_of_long_sequences(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from chimeralab_kernels.triton_tier import delta_rule

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import register_flop_formula
 from chimeralab import ops
 from chimeralab_kernels.checks import check_pair
 from chimeralab_kernels.packing import each_sequence
-from chimeralab_kernels.precision import full_precision, wide
+from chimeralab_kernels.precision import FLOOR, full_precision, wide
 from chimeralab_kernels.torch_tier.decayed_scores import decayed_scores
 
 
@@ -134,7 +134,7 @@ def _by_head(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor) -> _Chunk
     """One decay a token and head; beta and g may have 1 in place of B and H."""
     T, R = v.shape[1], v.shape[2] // k.shape[2]
     C = min(ops.CHUNK, T)
-    q, k, v, beta, g = (_chunks(x, C) for x in (q, k, v, beta, g))
+    q, k, v, beta, g = (_chunks(x, C) for x in (q, k, v, beta, g.clamp(min=FLOOR)))
     G = g.cumsum(-2)  # B H N C 1
     future = torch.ones(C, C, dtype=torch.bool, device=v.device).triu(1)
     between = (G - G.mT).masked_fill(future, -torch.inf).exp()

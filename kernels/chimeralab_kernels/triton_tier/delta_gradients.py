@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from chimeralab_kernels.triton_tier.gla_scan import place
+from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 
 
 @triton.jit
@@ -65,6 +65,7 @@ def delta_gradients(  # noqa: PLR0915
     kept = 1.0
     if DECAYS:
         decay = tl.load(g + b * g_b + h * g_h + t * g_t, mask=live, other=0.0).to(tl.float32)
+        decay = tl.where(decay < FLOOR, FLOOR, decay)
         G = tl.cumsum(decay, 0)
         total = tl.sum(decay, 0)
         between = tl.exp(tl.where(row[:, None] >= row[None, :], G[:, None] - G[None, :], 0.0))

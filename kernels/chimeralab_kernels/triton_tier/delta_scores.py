@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from chimeralab_kernels.triton_tier.gla_scan import place
+from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 
 
 @triton.jit
@@ -40,6 +40,7 @@ def delta_scores(
     factor = tl.where(row[:, None] >= row[None, :], 1.0, 0.0)
     if DECAYS:
         decay = tl.load(g + b * g_b + h * g_h + t * g_t, mask=live, other=0.0).to(tl.float32)
+        decay = tl.where(decay < FLOOR, FLOOR, decay)
         G = tl.cumsum(decay, 0)
         factor = tl.exp(tl.where(row[:, None] >= row[None, :], G[:, None] - G[None, :], -float("inf")))
         from_start = tl.exp(G)
