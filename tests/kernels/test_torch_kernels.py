@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from agreement import Inputs, assert_agree, error, gla_inputs, outputs_and_gradients
+from agreement import Inputs, assert_agree, delta_inputs, error, gla_inputs, outputs_and_gradients
 from torch import Tensor
 
 from chimeralab.errors import KernelError
@@ -58,6 +58,26 @@ def test_gated_linear_attention_bears_strong_and_absent_decay(decay: str, streng
     actual = outputs_and_gradients(TORCH["gated_linear_attention"], inputs, dtype)
     expected = outputs_and_gradients(REFERENCE["gated_linear_attention"], inputs)
     assert_agree(actual, expected, 1e-10 if dtype == torch.float64 else 2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("decay", ["scalar", "channel"])
+def test_gated_linear_attention_forgets_all_where_the_decay_is_infinite(decay: str, dtype: torch.dtype) -> None:
+    inputs = gla_inputs(decay, 20)
+    inputs["log_decay"][:, 3], inputs["log_decay"][:, 7] = -1e5, -torch.inf
+    actual = outputs_and_gradients(TORCH["gated_linear_attention"], inputs, dtype)
+    expected = outputs_and_gradients(REFERENCE["gated_linear_attention"], inputs)
+    assert_agree(actual, expected, 1e-10 if dtype == torch.float64 else 2e-5)
+
+
+@pytest.mark.parametrize("tier", [REFERENCE, TORCH], ids=["reference", "torch"])
+@pytest.mark.parametrize(
+    ("op", "inputs"), [("gated_linear_attention", gla_inputs("scalar", 40)), ("delta_rule", delta_inputs("scalar", 40))]
+)
+def test_queries_in_half_precision_are_widened_before_they_are_scaled(op: str, inputs: Inputs, tier: dict) -> None:
+    narrow = {name: x.bfloat16() for name, x in inputs.items()}
+    exact = REFERENCE[op](**{name: x.double() for name, x in narrow.items()})[0].bfloat16()
+    assert (tier[op](**narrow)[0] != exact).double().mean() < 0.01
 
 
 @pytest.mark.parametrize("decay", ["scalar", "channel"])

@@ -41,7 +41,7 @@ def delta_rule(
         b: Tensor | None,
         state: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        q, k = (x.to(dtype).repeat_interleave(heads_a_group, 2) for x in (q * scale, k))
+        q, k = (x.repeat_interleave(heads_a_group, 2) for x in (q.to(dtype) * scale, k.to(dtype)))
         values, beta, decay = v.to(dtype), beta.to(dtype), g.to(dtype).exp()
         S = q.new_zeros(len(v), H, K, V) if state is None else state.to(dtype)
         outputs = [values[:, :0]]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from chimeralab import ops
 from chimeralab_kernels.packing import each_sequence
-from chimeralab_kernels.precision import wide
+from chimeralab_kernels.precision import FLOOR, wide
 from chimeralab_kernels.torch_tier.chunk_states import chunk_states
 from chimeralab_kernels.torch_tier.decayed_scores import decayed_scores
 
@@ -45,7 +45,7 @@ def gated_linear_attention(
         state = q.new_zeros(B, H, q.shape[-1], V, dtype=dtype) if state is None else state.to(dtype)
         if g is None:
             g = q.new_zeros(1, T, 1, dtype=dtype)
-        operands = [x.to(dtype) for x in (q * scale, k, v, g)]
+        operands = [q.to(dtype) * scale, *(x.to(dtype) for x in (k, v, g))]
         u = None if bonus is None else bonus.to(dtype)
         if T == 0:
             return v, state
@@ -78,7 +78,7 @@ def _by_head(q: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor | None, state
     C = min(ops.CHUNK, T)
     q, k = _chunks(q, C, G), _chunks(k, C, G)  # B G 1 N C K
     v = _chunks(v, C, G)  # B G R N C V
-    g = _chunks(g.unsqueeze(-1), C, min(G, g.shape[2])).squeeze(-1)  # B G R N C, or ones
+    g = _chunks(g.clamp(min=FLOOR).unsqueeze(-1), C, min(G, g.shape[2])).squeeze(-1)  # B G R N C, or ones
     G_s = g.cumsum(-1)
     G_t = G_s if u is None else G_s - g
     total = G_s[..., -1:]

@@ -14,7 +14,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-FLOOR = tl.constexpr(-100.0)  # exp is 0 there; −∞ − −∞ and 0 · −∞ would be NaN
+from chimeralab_kernels import precision
+
+FLOOR = tl.constexpr(precision.FLOOR)
 
 
 @triton.jit
@@ -41,7 +43,7 @@ def scan(  # noqa: PLR0915
     table,  # chunks 2, and
     offsets,  # segments + 1: packed sequences' chunks, and the first of each sequence
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, g_b, g_t, g_h, y_b, y_t, y_h,  # strides
-    B, T, H, chunks,
+    T, H, chunks,
     q_heads, k_heads, v_heads,  # heads of the state that share one of q, k, v
     segments, chunks_a_segment, scale,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
@@ -114,11 +116,12 @@ def scan(  # noqa: PLR0915
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
             out = tl.dot(queries, S.to(queries.dtype), input_precision=PRECISION)
             if DECAYS:
-                scores *= tl.exp(tl.where(reads, G[:, None] - G[None, :], -float("inf")))
-                out *= tl.exp(G)[:, None]
+                scores *= tl.exp(tl.where(reads, G[:, None] - G[None, :], -float("inf"))) * scale
+                out *= (tl.exp(G) * scale)[:, None]
             else:
-                scores = tl.where(reads, scores, 0.0)
-            out = tl.dot(scores.to(values.dtype), values, out, input_precision=PRECISION) * scale
+                scores = tl.where(reads, scores * scale, 0.0)
+                out *= scale
+            out = tl.dot(scores.to(values.dtype), values, out, input_precision=PRECISION)
             tl.store(y + t[:, None] * y_t, out.to(y.dtype.element_ty), mask=rows_v)
         if DECAYS:
             values = (values * tl.exp(total - G)[:, None]).to(keys.dtype)

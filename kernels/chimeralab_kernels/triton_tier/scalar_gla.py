@@ -134,15 +134,15 @@ def _scan(
     backwards: bool = False,
 ) -> None:
     """Launch the scan."""
-    B, T = k.shape[:2]
-    K, V = k.shape[-1], v.shape[-1]
+    B, T, _, K = k.shape
+    V = v.shape[-1]
     H = max(k.shape[2], v.shape[2])
     tile = (state_tile if y is None else output_tile)(K, V, k.dtype)
     q, k, v = (in_sixteens(x) for x in (q, k, v))
     scan[(tile.blocks(K, V) * cut.segments * B * H,)](
         q, k, v, g, y, start, final, kept, states, cut.table, cut.offsets,
         *_strides(q), *_strides(k), *_strides(v), *_strides(g), *_strides(y),
-        B, T, H, cut.chunks,
+        T, H, cut.chunks,
         H // q.shape[2], H // k.shape[2], H // v.shape[2],
         cut.segments, cut.chunks_a_segment, scale,
         K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,
