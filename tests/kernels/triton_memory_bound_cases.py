@@ -12,7 +12,7 @@ import torch
 from agreement import Inputs, assert_agree, error, outputs_and_gradients
 from torch import Tensor
 
-from chimeralab import ops
+from chimeralab import KernelError, ops
 from chimeralab_kernels import reference, triton_tier
 from chimeralab_kernels.triton_tier.time_rows import walk
 
@@ -124,6 +124,38 @@ def test_the_loss_agrees_in_several_blocks_of_rows(monkeypatch: pytest.MonkeyPat
     check("linear_cross_entropy", inputs, others | {"reduction": "sum"})
 
 
+def test_the_gradients_of_a_loss_are_handed_out_once() -> None:
+    inputs, others = inputs_of("linear_cross_entropy", 2)
+    leaves = [x.float().to(DEVICE).requires_grad_() for x in inputs.values()]
+    loss = TRITON["linear_cross_entropy"].function(*leaves, others["target"].to(DEVICE))
+    found = torch.autograd.grad(loss, leaves, retain_graph=True)
+    before = [x.clone() for x in found]
+    with pytest.raises(KernelError, match="have been handed out"):
+        torch.autograd.grad(loss, leaves)
+    assert all(map(torch.equal, found, before))
+
+
+def test_a_selective_scan_gives_each_gradient_in_the_dtype_of_its_input() -> None:
+    inputs, _ = inputs_of("selective_scan", 5)
+    leaves = {name: x.float().to(DEVICE).requires_grad_() for name, x in inputs.items()}
+    leaves["u"] = leaves["u"].detach().bfloat16().requires_grad_()
+    y = TRITON["selective_scan"].function(**leaves)[0]
+    grads = torch.autograd.grad(y.float().sum(), list(leaves.values()), allow_unused=True)
+    exact = REFERENCE["selective_scan"](**inputs | {"u": leaves["u"].detach().double().cpu()})[0]
+    assert error(y, exact) < 1e-2
+    assert {name: x.dtype for name, x in leaves.items()} == dict(zip(leaves, (g.dtype for g in grads), strict=True))
+
+
+def test_a_diagonal_scan_reads_conjugates() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(1, 9, 3, generator=draws, dtype=torch.complex128) for _ in range(2))
+    g, start = torch.complex(-g.real.abs(), g.imag), x[:, 0]
+    exact = REFERENCE["diagonal_scan"](x.conj(), g.conj(), start.conj())
+    found = TRITON["diagonal_scan"].function(*(y.to(DEVICE, torch.complex64).conj() for y in (x, g, start)))
+    for actual, expected in zip(found, exact, strict=True):
+        assert error(torch.view_as_real(actual), torch.view_as_real(expected.resolve_conj())) < 1e-5
+
+
 def test_a_selective_scan_agrees_over_several_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     from chimeralab_kernels.triton_tier import selective_scan
 
@@ -197,3 +229,11 @@ def test_what_it_cannot_do_is_said() -> None:
     assert "torch.float32" in str(TRITON["swiglu"].unsupported(x.double(), x.double()))
     assert TRITON["swiglu"].unsupported(x, x[:, :1]) == "takes gate and up of one shape"
     assert TRITON["rms_norm"].unsupported(x[:, :0], None) == "needs at least one token"
+    # What would broadcast in torch is not read out of bounds.
+    assert TRITON["rms_norm"].unsupported(x, None, gate=x[:, :1]) == "takes x and gate of one shape"
+    assert TRITON["rms_norm"].unsupported(x, x[0, 0, :1]) == "takes a weight for each column"
+    heads, angles = torch.zeros(2, 4, 3, 6, device=DEVICE), torch.zeros(2, 4, 3, device=DEVICE)
+    for cos, sin in ((angles, angles), (angles[0], angles[0]), (angles, angles[0])):
+        assert TRITON["rotary"].unsupported(heads, cos, sin) is None
+    for wrong in (angles[:1], angles[:, :1], angles[0, :1], angles[..., :1]):
+        assert "takes angles of" in str(TRITON["rotary"].unsupported(heads, angles, wrong))

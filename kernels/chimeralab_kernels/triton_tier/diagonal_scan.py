@@ -169,9 +169,14 @@ def diagonal_scan(
     g = log_decay.expand(x.shape)
     if not x.is_complex():
         return fused_scan(x, g, initial_state, cu_seqlens)
-    start = None if initial_state is None else torch.view_as_real(initial_state.to(torch.complex64))
-    h, final = fused_scan(torch.view_as_real(x), torch.view_as_real(g.to(torch.complex64)), start, cu_seqlens)
+    start = None if initial_state is None else _pairs(initial_state)
+    h, final = fused_scan(_pairs(x), _pairs(g), start, cu_seqlens)
     return torch.view_as_complex(h), torch.view_as_complex(final)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """Complex numbers as pairs; a conjugate is no view of what it is taken of."""
+    return torch.view_as_real(x.to(torch.complex64).resolve_conj())
 
 
 @torch.library.custom_op("chimeralab::fused_diagonal_scan", mutates_args=())

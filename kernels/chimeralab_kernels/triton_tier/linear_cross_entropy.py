@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from chimeralab import KernelError
 from chimeralab_kernels.checks import check_choice
 
 ROWS = 1792
@@ -128,7 +129,7 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output[1:])
-    ctx.rows = len(inputs[0])
+    ctx.rows, ctx.spent = len(inputs[0]), False
     ctx.set_materialize_grads(False)
 
 
@@ -138,7 +139,14 @@ def _differentiate(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
         return (None,) * 6
     if torch.compiler.is_compiling():
         return dh * d_loss, d_weight * (d_loss * ctx.rows), None, None, None, None
-    # In place: copies would be the peak of a step's memory. Autograd refuses a second backward pass through here.
+    # In place: copies would be the peak of a step's memory.
+    if ctx.spent:
+        raise KernelError(
+            "the gradients of this loss have been handed out",
+            place="linear_cross_entropy",
+            remedy="Compute the loss again for a second backward pass, or ask for all gradients in one",
+        )
+    ctx.spent = True
     return _multiply(dh, d_loss), _multiply(d_weight, d_loss * ctx.rows), None, None, None, None
 
 

@@ -120,12 +120,19 @@ def _rms_norm_unsupported(
 ) -> str | None:
     if x.shape[-1] > WIDEST:
         return f"takes rows of up to {WIDEST}"
+    if gate is not None and gate.shape != x.shape:
+        return "takes x and gate of one shape"
+    if weight is not None and weight.shape != x.shape[-1:]:
+        return "takes a weight for each column"
     return _dtypes(x, weight, gate)
 
 
 def _rotary_unsupported(x: Tensor, cos: Tensor, sin: Tensor) -> str | None:
     if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
         return "has no gradient for angles"
+    B, T, _, K = x.shape
+    if any(angles.shape not in ((T, K // 2), (B, T, K // 2)) for angles in (cos, sin)):
+        return "takes angles of T × K/2, or of B × T × K/2"
     return _dtypes(x, cos, sin)
 
 

@@ -116,7 +116,7 @@ class _Scan:
             carried = self._join(*self._carry_back(dy), carried, backwards=True)
         carried = torch.zeros_like(self.state(self.cut.parts)) if carried is None else carried.clone()
         du, d_delta = new(self.u.shape), new(self.delta.shape, dtype=self.delta.dtype)
-        dz = new(0 if self.z is None else self.z.shape)
+        dz = new(0) if self.z is None else new(self.z.shape, dtype=self.z.dtype)
         dA, d_skip = torch.zeros_like(carried), carried.new_zeros(self.cut.parts, self.D)
         shares = carried.new_empty(self.batch, blocks, 2, segments, span, N)
         sums = carried.new_empty(self.batch, 2, segments, self.spans * span, N)
