@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from agreement import Inputs, assert_agree, error, gla_inputs, outputs_and_gradients
+from launches import launches, odd_rows
 
 from chimeralab import KernelError, ops
 from chimeralab_kernels import reference, triton_tier
@@ -73,12 +74,19 @@ def test_gated_linear_attention_agrees_for_heads_of_several_parts(decay: str) ->
     check(gla_inputs(decay, 5, B=1, G=1, H=1, K=273, V=300, bonus=decay == "channel"))
 
 
-def test_gated_linear_attention_reads_rows_at_odd_places() -> None:
-    inputs = gla_inputs("scalar", 40, G=4, K=64, V=64, strength=0.1)  # B T G K
+@pytest.mark.parametrize("decay", ["scalar", "channel"])
+def test_gated_linear_attention_reads_rows_at_odd_places(decay: str) -> None:
+    inputs = gla_inputs(decay, 20, B=1, G=2, H=2, K=64, V=64, strength=0.1)  # B T G K
     plain = {name: x.to(DEVICE).float() for name, x in inputs.items()}
-    odd = {name: F.pad(plain[name], (1, 2))[..., 1:-2] for name in ("q", "k", "v")}
+    odd = {name: F.pad(plain[name], (1, 2))[..., 1:-2] for name in plain if name in ("q", "k", "v", "log_decay")}
     assert odd["q"].stride(2) == 67
-    for found, expected in zip(TRITON[GLA].function(**(plain | odd)), TRITON[GLA].function(**plain), strict=True):
+    odd = {name: x.requires_grad_() for name, x in (plain | odd).items()}
+    with launches() as made:
+        y, state = TRITON[GLA].function(**odd)
+        torch.autograd.backward((y, state), (F.pad(y, (1, 2))[..., 1:-2].detach(), state))
+    assert len(made) > 3
+    assert not odd_rows(made, 64)
+    for found, expected in zip((y, state), TRITON[GLA].function(**plain), strict=True):
         assert torch.equal(found, expected)
 
 

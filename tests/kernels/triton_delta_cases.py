@@ -10,7 +10,9 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from agreement import Inputs, assert_agree, delta_inputs, error, outputs_and_gradients
+from launches import launches, odd_rows
 
 from chimeralab import KernelError, ops
 from chimeralab_kernels import reference, triton_tier
@@ -111,6 +113,20 @@ def test_it_reads_strided_inputs(form: str) -> None:
     decay = inputs["log_decay"].transpose(1, 2).contiguous().transpose(1, 2)
     views = inputs | {"q": q, "k": k, "v": v, "log_decay": decay}
     for actual, expected in zip(KERNEL.function(**views), KERNEL.function(**inputs), strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("form", ["scalar", "channel", "general"])
+def test_it_reads_rows_at_odd_places(form: str) -> None:
+    inputs = {name: x.float() for name, x in on_device(delta_inputs(form, 20, B=1, G=2, H=2, K=16, V=16)).items()}
+    odd = {name: F.pad(x, (1, 2))[..., 1:-2] for name, x in inputs.items() if x.dim() == 4 and name != "initial_state"}
+    assert odd["q"].stride(2) == 19
+    with launches() as made:
+        y, state = KERNEL.function(**{name: x.requires_grad_() for name, x in (inputs | odd).items()})
+        torch.autograd.backward((y, state), (F.pad(y, (1, 2))[..., 1:-2].detach(), state))
+    assert len(made) > 5
+    assert not odd_rows(made, 16)
+    for actual, expected in zip((y, state), KERNEL.function(**inputs), strict=True):
         assert torch.equal(actual, expected)
 
 

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from triton.runtime.jit import KernelInterface
+from launches import launches
 
 from chimeralab import ops
 from chimeralab.benchmark import errors
@@ -24,25 +22,8 @@ TRITON = {kernel.op: kernel for kernel in triton_tier.kernels()}
 torch.set_num_threads(1)
 
 
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """Of each launch the kernel's name and the sizes that it was compiled for."""
-    found: list[tuple] = []
-    whole = KernelInterface.__getitem__
-
-    def note(kernel: Any, grid: Any) -> Any:
-        def launch(*args: Any, **options: Any) -> Any:
-            found.append((kernel.__name__, *sorted((k, v) for k, v in options.items() if isinstance(v, int))))
-            return whole(kernel, grid)(*args, **options)
-
-        return launch
-
-    monkeypatch.setattr(KernelInterface, "__getitem__", note)
-    return found
-
-
 @pytest.mark.parametrize("op", [op for op, kernel in TRITON.items() if kernel.tunings])
-def test_every_choice_computes_the_same(op: str, launched: list[tuple]) -> None:
+def test_every_choice_computes_the_same(op: str) -> None:
     offered = {tuning.name: list(tuning.choices) for tuning in TRITON[op].tunings}
     if triton_tier.INTERPRETED:  # a GPU with room for the choices never takes the small tiles
         for tuning in TRITON[op].tunings:
@@ -50,23 +31,22 @@ def test_every_choice_computes_the_same(op: str, launched: list[tuple]) -> None:
     asked = set()
     for case in cases(op):
         if case.form not in ("complex", "decay by channel, bonus"):
-            asked |= _check(case, offered, launched)
+            asked |= _check(case, offered)
     assert asked >= offered.keys() - {"diagonal_scan.complex"}
 
 
-def _check(case: OpCase, offered: dict[str, list], launched: list[tuple]) -> set[str]:
+def _check(case: OpCase, offered: dict[str, list]) -> set[str]:
     size = HEAD if case.op == "gated_linear_attention" else WIDTH
     with ops.tiles.asked() as asked:
         errors(TRITON[case.op], case, DTYPE, DEVICE, size)
     blocks, taken = set(), set()
     for i in range(max(len(offered[name]) for name, _ in asked)):  # of every tuning the i-th choice at once
-        launched.clear()
         chosen = {key: offered[key[0]][i % len(offered[key[0]])] for key in asked}
-        with ops.tiles.trying(chosen):
+        with ops.tiles.trying(chosen), launches() as made:
             found = errors(TRITON[case.op], case, DTYPE, DEVICE, size)
         assert found
         assert all(error < TOLERANCE for error in found.values()), found
-        taken.add(tuple(launched))
+        taken.add(str([[(k, v) for k, v in launch.options.items() if isinstance(v, int)] for launch in made]))
         blocks.add(str({key: [(k, v) for k, v in values.items() if "block" in k] for key, values in chosen.items()}))
     assert len(taken) >= len(blocks) > 1
     return {name for name, _ in asked}

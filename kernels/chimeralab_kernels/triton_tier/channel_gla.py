@@ -18,7 +18,7 @@ from chimeralab_kernels.triton_tier.channel_within import within_chunks
 from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_time, fake_outputs, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import output_tile, state_tile, within_tile
 from chimeralab_kernels.triton_tier.gla_scan import join_segments
-from chimeralab_kernels.triton_tier.launch import unit_stride
+from chimeralab_kernels.triton_tier.launch import in_sixteens
 
 
 class Decayed(NamedTuple):
@@ -44,6 +44,7 @@ def channel_gla(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state, and the state before each segment (empty when there is one)."""
     (B, _, H, V), K = v.shape, k.shape[-1]
+    q, k, v, g = _aligned(q, k, v, g)
     cut = cut_time(k, v, cu_seqlens)
     y, starts = v.new_empty(v.shape), v.new_empty(cut.starts(k, v), dtype=torch.float32)
     final = v.new_empty((B, H, cut.sequences, K, V), dtype=torch.float32)
@@ -52,7 +53,10 @@ def channel_gla(
     if starts.numel():
         _meet(cut, decayed.keys, v, decayed.kept, starts, start)
         start = starts
-    _scan(cut, decayed, v, queries=decayed.queries, keys=decayed.keys, y=y, start=start, final=final)
+    _scan(
+        cut, v, decayed.keys, decayed.kept,
+        queries=decayed.queries, scores=decayed.scores, y=y, start=start, final=final,
+    )  # fmt: skip
     return y, sequences_first(final), starts
 
 
@@ -73,13 +77,14 @@ def channel_gla_backward(
     """dq, dk, dv, dg and the gradients of bonus and initial state, empty where there is no such input."""
     B, T, H, V = v.shape
     G, K = k.shape[2:]
+    q, k, v, g = _aligned(q, k, v, g)
     cut = cut_time(k, v, cu_seqlens)
-    dy = torch.zeros_like(v) if dy is None else unit_stride(dy)
+    dy = torch.zeros_like(v) if dy is None else in_sixteens(dy)
     decayed = _within_chunks(cut, q, k, g, u, scale)
     start = starts if starts.numel() else heads_first(initial, cut)
     end = heads_first(d_final, cut)
     states, d_states = (v.new_empty((B * H, cut.chunks, K, V)) for _ in range(2))
-    _scan(cut, decayed, v, keys=decayed.keys, start=start, states=states)
+    _scan(cut, v, decayed.keys, decayed.kept, start=start, states=states)
     if starts.numel():
         ends = torch.empty_like(starts)
         _meet(cut, decayed.queries, dy, decayed.kept, ends, end, backwards=True)
@@ -87,15 +92,14 @@ def channel_gla_backward(
     dv = v.new_empty(v.shape)
     first = None if initial is None else v.new_empty((B, H, cut.sequences, K, V), dtype=torch.float32)
     _scan(
-        cut, decayed, dy, queries=decayed.keys, keys=decayed.queries,
-        y=dv, start=end, final=first, states=d_states, backwards=True,
+        cut, dy, decayed.queries, decayed.kept,
+        queries=decayed.keys, scores=decayed.scores, y=dv, start=end, final=first, states=d_states, backwards=True,
     )  # fmt: skip
 
     each = v.dtype if G == H else torch.float32  # heads that share a group are added up
     dq, dk = (v.new_empty((B, T, H, K), dtype=each) for _ in range(2))
     dg = g.new_empty(g.shape)
     du = None if u is None else v.new_empty((B, H, cut.chunks, K), dtype=torch.float32)
-    q, k, v = (unit_stride(x) for x in (q, k, v))
     tile = within_tile(K, V, v.dtype, backward=True)
     for flat in (True, False):
         within_chunks_backward[(-(-K // tile.block_k) * cut.chunks * B * H,)](
@@ -111,6 +115,11 @@ def channel_gla_backward(
     return dq, dk, dv, dg, du, v.new_empty(0) if initial is None else sequences_first(first).to(initial.dtype)
 
 
+def _aligned(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows where the kernels may read them; a decay that channels share stays as it is."""
+    return in_sixteens(q), in_sixteens(k), in_sixteens(v), g if g.stride(-1) == 0 else in_sixteens(g)
+
+
 def _within_chunks(cut: Cut, q: Tensor, k: Tensor, g: Tensor, u: Tensor | None, scale: float) -> Decayed:
     B, T, H, K = g.shape
     C, heads = cut.chunk, B * H
@@ -121,7 +130,6 @@ def _within_chunks(cut: Cut, q: Tensor, k: Tensor, g: Tensor, u: Tensor | None, 
         q.new_empty((heads, cut.chunks, K), dtype=torch.float32),
         q.new_empty((heads, cut.chunks), dtype=torch.int8),
     )
-    q, k = unit_stride(q), unit_stride(k)
     tile = within_tile(K, K, q.dtype)
     for flat in (True, False):
         within_chunks[(heads * cut.chunks,)](
@@ -150,7 +158,7 @@ def _meet(
 ) -> None:
     """Into `starts` the state that each segment meets: each one's own first, then a scan over them."""
     left = starts.new_empty(starts.shape[:3])
-    _scan(cut, Decayed(keys, keys, keys, kept, kept), v, keys=keys, final=starts, left=left, backwards=backwards)
+    _scan(cut, v, keys, kept, final=starts, left=left, backwards=backwards)
     K, V = starts.shape[2:]
     block = 1024
     join_segments[(len(starts) * -(-K * V // block),)](
@@ -161,11 +169,12 @@ def _meet(
 
 def _scan(
     cut: Cut,
-    decayed: Decayed,
     v: Tensor,
-    *,
     keys: Tensor,
+    kept: Tensor,
+    *,
     queries: Tensor | None = None,
+    scores: Tensor | None = None,
     y: Tensor | None = None,
     start: Tensor | None = None,
     final: Tensor | None = None,
@@ -176,10 +185,9 @@ def _scan(
     B, T, H, V = v.shape
     K = keys.shape[-1]
     tile = (state_tile if y is None else output_tile)(K, V, v.dtype)
-    v = unit_stride(v)
     packed = cut.table is not None
     channel_scan[(tile.blocks(K, V) * cut.segments * B * H,)](
-        queries, keys, v, decayed.scores, decayed.kept, y, start, final, left, states, cut.table, cut.offsets,
+        queries, keys, v, scores, kept, y, start, final, left, states, cut.table, cut.offsets,
         *v.stride()[:3], *((0, 0, 0) if y is None else y.stride()[:3]),
         T, H, cut.chunks, cut.segments, cut.chunks_a_segment,
         K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk,

@@ -15,7 +15,6 @@ from chimeralab_kernels.triton_tier.delta_scan import delta_scan, join_delta_seg
 from chimeralab_kernels.triton_tier.delta_scores import delta_scores, invert_systems
 from chimeralab_kernels.triton_tier.gla_packing import Cut
 from chimeralab_kernels.triton_tier.gla_plan import power_of_two
-from chimeralab_kernels.triton_tier.launch import unit_stride
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,6 @@ def scalar_chunks(
 ) -> Chunks:
     """With one decay, or none, a token and head. `overlaps`: with A, of which `system` is made."""
     (B, T, H, _), (G, K) = v.shape, k.shape[2:]
-    q, k = unit_stride(q), unit_stride(k)
     A, scores = matrices(cut, v, torch.float32) if overlaps else None, matrices(cut, v, v.dtype)
     reads, writes = (v.new_empty(B * H, cut.chunks, cut.chunk, dtype=torch.float32) for _ in range(2))
     delta_scores[(B * H * cut.chunks,)](
@@ -81,8 +79,6 @@ def channel_chunks(
 ) -> Chunks:
     """With a decay for each key channel, and with a and b."""
     (B, T, H, _), (G, K) = v.shape, k.shape[2:]
-    q, k = unit_stride(q), unit_stride(k)
-    a, b = (None if x is None else unit_stride(x) for x in (a, b))
     general = a is not None
     A, from_e = matrices(cut, v, torch.float32) if overlaps else None, matrices(cut, v, v.dtype)
     feed, from_v = (matrices(cut, v, v.dtype) if general else None for _ in range(2))
@@ -155,7 +151,6 @@ def scan(
     x_rows, w_rows = (c.writes, c.reads) if backwards else (c.reads, c.writes)
     B, T, K = x.shape[0], x.shape[1], x.shape[-1]
     V = K if v is None else v.shape[-1]
-    v = None if v is None else unit_stride(v)
     tile = scan_tile(K, V, x.dtype, rows=rows, general=c.feed is not None, output=y is not None, adds=k is not None)
     delta_scan[(-(-V // tile.block_v) * cut.segments * B * heads,)](
         x, w, q, k, v, c.system, feed, from_e, c.from_v, x_rows, w_rows, c.reads, c.decay, e, y, states, start, final,
