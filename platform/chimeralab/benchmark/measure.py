@@ -144,7 +144,8 @@ def errors(
 ) -> dict[str, float]:
     """‖found − exact‖ / ‖exact‖ of every output and gradient, both from the same rounded inputs.
 
-    The gradient is that of a random projection of the outputs that the kernel returns. Nothing where it cannot serve.
+    The gradient is that of a random projection of the outputs that the kernel returns. NaN is infinitely far. Nothing
+    where the kernel cannot serve.
     """
     arguments = case.arguments(size, device, dtype)
     if kernel.unsupported(*arguments):
@@ -153,9 +154,8 @@ def errors(
     found = outputs_and_gradients(kernel.function, case, arguments)
     outputs = sum(not name.startswith("d ") for name in found)  # another library's kernel may leave out the state
     exact = outputs_and_gradients(exact_kernel(case.op).function, case, wide, outputs)
-    return {
-        name: float((_widen(y) - exact[name]).norm() / exact[name].norm().clamp_min(1e-30)) for name, y in found.items()
-    }
+    far = {name: (_widen(y) - exact[name]).norm() / exact[name].norm().clamp_min(1e-30) for name, y in found.items()}
+    return {name: float(distance.nan_to_num(float("inf"), float("inf"))) for name, distance in far.items()}
 
 
 def outputs_and_gradients(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from chimeralab.benchmark import clock
 from chimeralab.benchmark.measure import CHECKED, Call, check_ops, errors
+from chimeralab.benchmark.measure import sizes as sizes_of
 from chimeralab.contracts.kernel import Kernel
 from chimeralab.op_cases import OpCase, Size, cases
 from chimeralab.ops import tiles
@@ -36,18 +37,21 @@ def tune(
     report: Callable[[Trial], None] = lambda _: None,
     checked: Size = CHECKED,
 ) -> tiles.Entries:
-    """Try the choices of every kernel of the ops named, or of all, in typical calls of these sizes.
+    """Try the choices of every kernel of the ops named, or of all, in typical calls of these sizes; of none, M and L on
+    a GPU, S elsewhere.
 
-    A choice must be as exact as the kernel's own values are: its errors against float64 may be twice theirs. Time is
-    summed over the sizes and over the cases in which a kernel asks for the same tile.
+    A choice must be as exact as the kernel's own values are: its errors against float64 may be twice theirs, in calls
+    of the length of `checked` with the heads of each size. Time is summed over the sizes and over the cases in which a
+    kernel asks for the same tile.
 
     Raises:
         SpecError: an op that does not exist.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    names, sizes = list(names), list(sizes)
+    names, sizes = list(names), list(sizes) or sizes_of()
     check_ops(names)
+    at = list(dict.fromkeys(replace(checked, heads=size.heads, head_dim=size.head_dim) for size in sizes))
     found: tiles.Entries = {}
     for kernel in all_kernels():
         if not kernel.tunings or (names and kernel.op not in names):
@@ -62,7 +66,7 @@ def tune(
             for key in asked:
                 asks.setdefault(key, []).append(case)
         for (name, shape), asking in asks.items():
-            best = _best(kernel, name, shape, asking, sizes, dtype, device, report, checked)
+            best = _best(kernel, name, shape, asking, sizes, dtype, device, report, at)
             if best:
                 found.setdefault(name, {})[shape] = best
     return found
@@ -77,10 +81,10 @@ def _best(
     dtype: torch.dtype,
     device: torch.device,
     report: Callable[[Trial], None],
-    checked: Size,
+    checked: list[Size],
 ) -> tiles.Values:
     shown = "; ".join(case.name for case in asking)
-    own = {case.name: errors(kernel, case, dtype, device, checked) for case in asking}
+    checks = [(case, size, errors(kernel, case, dtype, device, size)) for case in asking for size in checked]
     least = _time(kernel, asking, sizes, dtype, device)
     report(Trial(shown, name, shape, {}, least))
     least *= GAIN
@@ -88,8 +92,8 @@ def _best(
     for values in tiles.tunings()[name].choices:
         with tiles.trying({(name, shape): values}):
             try:
-                for case in asking:
-                    _require_exact(errors(kernel, case, dtype, device, checked), own[case.name])
+                for case, size, own in checks:
+                    _require_exact(errors(kernel, case, dtype, device, size), own)
                 ms = _time(kernel, asking, sizes, dtype, device)
             except Exception as error:  # it does not fit this GPU, or is wrong on it
                 report(Trial(shown, name, shape, values, None, f"{type(error).__name__}: {error}"[:200]))
@@ -102,7 +106,7 @@ def _best(
 
 def _require_exact(found: dict[str, float], own: dict[str, float]) -> None:
     for name, error in found.items():
-        if not error <= max(2 * own[name], 1e-6):
+        if error == float("inf") or error > max(2 * own[name], 1e-6):
             raise ValueError(f"{name} is off by {error:.1e}, with the kernel's own values by {own[name]:.1e}")
 
 
