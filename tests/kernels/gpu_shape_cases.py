@@ -25,6 +25,7 @@ TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 5e-3, torch.float32: 1e-5}
 WIDER = {"delta_rule": 1e-2}
 """In bfloat16: gradients that are small differences; products of many reflections. docs/kernels.md has the errors."""
 LENGTHS = (1, 7, 63, 65, 4097)
+PACKED = ("short_convolution", "diagonal_scan", "selective_scan", "wkv4", "gla", "delta")
 WIDTHS = (32, 96, 128, 256)  # beside the 64 of the lengths
 KEPT = ("log_decay", "initial_state", "delta", "A", "decay", "bonus", "skip", "beta", "cos", "sin")
 """Inputs that models keep in float32 beside activations in half precision."""
@@ -156,7 +157,21 @@ def check(case: Case, dtype: torch.dtype, layout: Layout = lambda _, x: x) -> No
     tolerance = max(tolerance, TOLERANCES[dtype] * (10 if layout is expanded else 1))  # expanded: sums that cancel
     assert_agree(actual, expected, tolerance, _vanishing(op, inputs, layout))
     ((kernel, args),) = taken
-    assert kernel.tier == "triton" or ops.explain(op, *args)["triton"]
+    assert kernel.tier == ("torch" if _left_to_torch(op, inputs, dtype) else "triton")
+    assert (ops.explain(op, *args)["triton"] is None) == (kernel.tier == "triton")
+
+
+def _left_to_torch(op: str, inputs: Inputs, dtype: torch.dtype) -> bool:
+    """What no kernel here takes."""
+    if op == "taylor_linear_attention":
+        return dtype == torch.float16
+    if op == "long_convolution":
+        taken = torch.float32 if triton_tier.INTERPRETED else torch.bfloat16
+        return dtype != taken or inputs["x"].shape[1] <= ops.DIRECT
+    if op == "delta_rule":  # by channel more than 128 keys, with a and b more than 128 values
+        by_channel = "log_decay" in inputs and inputs["log_decay"].dim() == 4
+        return dtype != torch.float32 and by_channel and inputs["v"].shape[-1] > 128
+    return False
 
 
 def _vanishing(op: str, inputs: Inputs, layout: Layout) -> tuple[str, ...]:
@@ -210,7 +225,7 @@ def test_it_reads_any_strides(case: Callable[[int, int], Case], layout: Layout, 
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("name", ["short_convolution", "diagonal_scan", "selective_scan", "wkv4", "gla scalar"])
+@pytest.mark.parametrize("name", [name for name in CASES if name.split()[0] in PACKED])
 def test_it_keeps_packed_sequences_apart(name: str, dtype: torch.dtype) -> None:
     op, inputs, others = CASES[name](500, 64)
     by_token = {name: x for name, x in inputs.items() if x.dim() > 2 and name not in ("initial_state", "weight")}

@@ -128,7 +128,7 @@ def _delta_rule_unsupported(
         return f"takes q, k, v, a and b of one dtype among {', '.join(str(d) for d in DTYPES)}"
     if v.numel() == 0:
         return "needs at least one token"
-    # The step for one token takes every size.
+    # The step for one token takes every size up to 256.
     chunks = v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled()
     by_channel = chunks and log_decay is not None and log_decay.dim() == 4
     return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, by_channel=by_channel, general=chunks and a is not None)

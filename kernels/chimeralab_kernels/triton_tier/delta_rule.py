@@ -60,7 +60,7 @@ def delta_rule(
         beta, log_decay = None, log_decay.expand(a.shape)
     (K, V), g = (k.shape[-1], v.shape[-1]), log_decay
     by_channel = g is not None and g.dim() == 4
-    if v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled():  # the step alone takes every size
+    if v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled():  # the step alone takes sizes as they are
         key_dim, value_dim = filled(K, V, v.dtype, by_channel=by_channel, general=a is not None)
         q, k, a, b = (None if x is None else _fill(x, key_dim) for x in (q, k, a, b))
         v, g = _fill(v, value_dim), _fill(g, key_dim) if by_channel else g
