@@ -200,6 +200,14 @@ def test_dispatch_takes_the_triton_kernel_in_one_graph(form: str) -> None:
     assert error(torch.compile(call, fullgraph=True, backend="aot_eager")(**inputs), expected) < 1e-6
 
 
+def test_a_gpu_with_less_shared_memory_takes_single_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops.tiles, "architecture", lambda: "sm86")
+    several, one = (on_device({n: x.float() for n, x in delta_inputs("scalar", T).items()}) for T in (3, 1))
+    assert "shared memory of a Hopper GPU" in (KERNEL.unsupported(**several) or "")
+    with torch.no_grad():
+        assert KERNEL.unsupported(**one) is None
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -130,6 +130,8 @@ def _delta_rule_unsupported(
         return "needs at least one token"
     # The step for one token takes every size up to 256.
     chunks = v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled()
+    if chunks and ops.tiles.architecture() not in ops.tiles.ROOMY:
+        return "needs the shared memory of a Hopper GPU for more than one token"
     by_channel = chunks and log_decay is not None and log_decay.dim() == 4
     return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, by_channel=by_channel, general=chunks and a is not None)
 
