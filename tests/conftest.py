@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-pytest_plugins = ["results"]
+pytest_plugins = ["results", "run_log"]
 
 if TYPE_CHECKING:
     from chimeralab import Lab
