@@ -1,6 +1,6 @@
 """How a call's time axis is cut: into chunks and segments, packed sequences each into chunks of their own.
 
-A packed sequence is one segment. Its chunks are found on the device: nothing waits for the offsets.
+A packed sequence is one segment. Its chunks are found on the device: past their check nothing waits for the offsets.
 """
 
 from __future__ import annotations

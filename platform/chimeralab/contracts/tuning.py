@@ -14,6 +14,6 @@ class Tuning:
     much shared memory as Hopper's; few, since each is compiled. `small` holds for GPUs with less.
     """
 
-    name: str  # unique among all kernels: "scalar_gla.output"
+    name: str  # unique among all kernels: "gated_linear_attention.output"
     choices: tuple[Mapping[str, int], ...]
     small: Mapping[str, int] = field(default_factory=dict)
