@@ -14,7 +14,7 @@ from chimeralab_kernels.triton_tier.delta_plan import scan_tile, within_tile
 from chimeralab_kernels.triton_tier.delta_scan import delta_scan, join_delta_segments
 from chimeralab_kernels.triton_tier.delta_scores import delta_scores, invert_systems
 from chimeralab_kernels.triton_tier.gla_packing import Cut
-from chimeralab_kernels.triton_tier.gla_plan import power_of_two
+from chimeralab_kernels.triton_tier.launch import matrix_size, strides
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def scalar_chunks(
         q, k, g, beta, A, scores, reads, writes, cut.table,
         *strides(q), *strides(k), *strides(g), *strides(beta),
         T, H, cut.chunks, H // G, scale,
-        K=K, BK=power_of_two(K), C=cut.chunk, DECAYS=g is not None, BETAS=beta is not None,
+        K=K, BK=matrix_size(K), C=cut.chunk, DECAYS=g is not None, BETAS=beta is not None,
         OVERLAPS=overlaps, PACKED=cut.table is not None, PRECISION=precision(v), num_warps=4, num_stages=1,
     )  # fmt: skip
     return Chunks(system, scores, k, k, q, reads, scale, reads, writes, A)
@@ -157,7 +157,7 @@ def scan(
         cut.table, cut.offsets, *strides(x), *strides(w), *strides(q), *strides(k), *strides(v),
         T, heads, cut.chunks, heads // x.shape[2], cut.segments, cut.chunks_a_segment,
         *((1.0, -1.0) if backwards else (-1.0, 1.0)), c.scale,
-        K=K, V=V, BK=power_of_two(K), BV=tile.block_v, C=cut.chunk,
+        K=K, V=V, BK=matrix_size(K), BV=tile.block_v, C=cut.chunk,
         BACKWARDS=backwards, ROWS=rows, VALUES=v is not None, FEED=v is not None and feed is not None,
         OUTPUT=y is not None, FROM_V=c.from_v is not None, ADD=v is not None and k is not None,
         STATES=states is not None, STARTS=start is not None, SEGMENT=segment, ENDS=final is not None,
@@ -181,10 +181,10 @@ def meet(
     K = matrices.shape[-1]
     starts = matrices.new_empty((*matrices.shape[:3], V))
     scan(cut, chunks, v, H, backwards=backwards, final=starts, segment=True)
-    block = min(power_of_two(V), 32)
+    block = min(matrix_size(V), 32)
     join_delta_segments[(len(starts) * -(-V // block),)](
         starts, matrices, initial, cut.segments,
-        K=K, V=V, BK=power_of_two(K), BV=block, INITIAL=initial is not None, BACKWARDS=backwards,
+        K=K, V=V, BK=matrix_size(K), BV=block, INITIAL=initial is not None, BACKWARDS=backwards,
         PRECISION=precision(v), num_warps=4, num_stages=1,
     )  # fmt: skip
     return starts
@@ -193,7 +193,3 @@ def meet(
 def precision(x: Tensor) -> str:
     """float32 products as three of the tensor cores' keep float32's accuracy; others are exact as they are."""
     return "tf32x3" if x.dtype == torch.float32 else "tf32"
-
-
-def strides(x: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0) if x is None else x.stride()[:3]

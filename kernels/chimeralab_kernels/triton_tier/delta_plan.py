@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from chimeralab_kernels.triton_tier.gla_packing import Cut
-from chimeralab_kernels.triton_tier.gla_plan import PROGRAMS, power_of_two
+from chimeralab_kernels.triton_tier.gla_plan import PROGRAMS
+from chimeralab_kernels.triton_tier.launch import matrix_size
 
 LEAST_SEGMENTS = 4
 """Fewer are not worth the two scans."""
@@ -38,7 +39,7 @@ def filled(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: bool
     if dtype == torch.float32:
         return key_dim, value_dim
     least_key, least_value = (16, 64) if general else (64, 16) if by_channel else (16, 16)
-    return max(power_of_two(key_dim), least_key), max(power_of_two(value_dim), least_value)
+    return max(matrix_size(key_dim), least_key), max(matrix_size(value_dim), least_value)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Tile:
 
 
 def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Cut:
-    single, K = dtype == torch.float32, power_of_two(key_dim)
+    single, K = dtype == torch.float32, matrix_size(key_dim)
     chunk = 16 if single else 64
     chunks = -(-T // chunk)
     block_v = scan_tile(K, value_dim, dtype, rows=True, general=False, output=True, adds=False).block_v
@@ -90,7 +91,7 @@ class GradientTile:
 
 def gradient_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, decays: bool) -> GradientTile:
     if dtype == torch.float32 or key_dim < 64 or value_dim > 128:
-        return GradientTile(min(power_of_two(key_dim), 32), 4, 1)
+        return GradientTile(min(matrix_size(key_dim), 32), 4, 1)
     return GradientTile(32 if decays else 64, 4, 2)
 
 
@@ -99,7 +100,7 @@ def scan_tile(
 ) -> Tile:
     """For a scan whose operands carry row factors or not, with a and b or not, that writes y or not, and whose state
     takes a second product or not."""
-    single, K, V = dtype == torch.float32, power_of_two(key_dim), power_of_two(value_dim)
+    single, K, V = dtype == torch.float32, matrix_size(key_dim), matrix_size(value_dim)
     if single or K > 128:
         return Tile(min(V, 32), 4, 2 if rows and not single else 1)
     if rows or V <= 64 or (general and output) or (V == 128 and not (output or adds)):

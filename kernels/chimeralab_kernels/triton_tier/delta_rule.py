@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
@@ -25,7 +24,6 @@ from chimeralab_kernels.triton_tier.delta_chunks import (
     precision,
     scalar_chunks,
     scan,
-    strides,
     transitions,
     within_constants,
 )
@@ -34,8 +32,7 @@ from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
 from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, plan, within_tile
 from chimeralab_kernels.triton_tier.delta_step import delta_step
 from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_sequences, heads_first, sequences_first
-from chimeralab_kernels.triton_tier.gla_plan import power_of_two
-from chimeralab_kernels.triton_tier.launch import in_sixteens, unit_stride
+from chimeralab_kernels.triton_tier.launch import fill, in_sixteens, matrix_size, strides, unit_stride
 
 
 def delta_rule(
@@ -62,17 +59,11 @@ def delta_rule(
     by_channel = g is not None and g.dim() == 4
     if v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled():  # the step alone takes sizes as they are
         key_dim, value_dim = filled(K, V, v.dtype, by_channel=by_channel, general=a is not None)
-        q, k, a, b = (None if x is None else _fill(x, key_dim) for x in (q, k, a, b))
-        v, g = _fill(v, value_dim), _fill(g, key_dim) if by_channel else g
-        initial_state = None if initial_state is None else _fill(initial_state, value_dim, key_dim)
+        q, k, a, b = (None if x is None else fill(x, key_dim) for x in (q, k, a, b))
+        v, g = fill(v, value_dim), fill(g, key_dim) if by_channel else g
+        initial_state = None if initial_state is None else fill(initial_state, value_dim, key_dim)
     y, final, *_ = delta_forward(q, k, v, beta, g, a, b, initial_state, cu_seqlens, scale)
     return (y, final) if y.shape[-1] == V and k.shape[-1] == K else (y[..., :V], final[..., :K, :V])
-
-
-def _fill(x: Tensor, columns: int, rows: int | None = None) -> Tensor:
-    """Zeros behind the last dimension, and the one before it, up to these sizes."""
-    missing = [0, columns - x.shape[-1]] + ([] if rows is None else [0, rows - x.shape[-2]])
-    return F.pad(x, missing) if any(missing) else x
 
 
 @torch.library.custom_op("chimeralab::delta_rule", mutates_args=())
@@ -183,7 +174,7 @@ def delta_backward(
             cut.table,
             *(stride for x in (q, k, dy, g, beta) for stride in strides(x)),
             T, H, cut.chunks, H // G, scale,
-            K=K, V=V, BK=part.block_k, BV=power_of_two(V), C=cut.chunk, DECAYS=g is not None,
+            K=K, V=V, BK=part.block_k, BV=matrix_size(V), C=cut.chunk, DECAYS=g is not None,
             BETAS=beta is not None, PACKED=cut.table is not None, PRECISION=precision(v),
             num_warps=part.warps, num_stages=part.stages,
         )  # fmt: skip
@@ -221,14 +212,14 @@ def _step(
     a, b = (None if x is None else unit_stride(x) for x in (a, b))
     initial = None if initial is None else initial.contiguous()
     by_channel = g is not None and g.dim() == 4
-    block = min(power_of_two(V), 32)
+    block = min(matrix_size(V), 32)
     delta_step[(B * H * -(-V // block),)](
         q, k, v, g, beta, a, b, initial, y, final,
         *(stride for x in (q, k, v) for stride in strides(x)[::2]),
         *strides(g)[::2], g.stride(3) if by_channel else 0,
         *(stride for x in (beta, a, b) for stride in strides(x)[::2]),
         H, H // G, scale,
-        K=K, V=V, BK=power_of_two(K), BV=block, DECAYS=g is not None, BY_CHANNEL=by_channel,
+        K=K, V=V, BK=matrix_size(K), BV=block, DECAYS=g is not None, BY_CHANNEL=by_channel,
         BETAS=beta is not None, GENERAL=a is not None, STARTS=initial is not None, num_warps=4,
     )  # fmt: skip
 

@@ -8,14 +8,12 @@ above a power of two, is cut into parts. Parts of V are heads of their own; part
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier.channel_gla import channel_gla
-from chimeralab_kernels.triton_tier.gla_plan import power_of_two
 from chimeralab_kernels.triton_tier.gla_step import gla_step
-from chimeralab_kernels.triton_tier.launch import differentiated
+from chimeralab_kernels.triton_tier.launch import differentiated, fill, matrix_size
 from chimeralab_kernels.triton_tier.scalar_gla import scalar_gla
 
 LARGEST = 256
@@ -53,12 +51,12 @@ def gated_linear_attention(
         for channels, key_dim in parts(K, single, least_key_dim):
             state = None if initial_state is None else initial_state[:, :, channels, columns]
             y, state = _whole(
-                _fill(q[..., channels], key_dim),
-                _fill(k[..., channels], key_dim),
-                _fill(v[..., columns], value_dim),
-                g if g is None or g.dim() == 3 else _fill(g[..., channels], key_dim),
-                None if bonus is None else _fill(bonus[:, channels], key_dim).contiguous(),
-                None if state is None else _fill(state, value_dim, key_dim),
+                fill(q[..., channels], key_dim),
+                fill(k[..., channels], key_dim),
+                fill(v[..., columns], value_dim),
+                g if g is None or g.dim() == 3 else fill(g[..., channels], key_dim),
+                None if bonus is None else fill(bonus[:, channels], key_dim).contiguous(),
+                None if state is None else fill(state, value_dim, key_dim),
                 cu_seqlens,
                 scale,
             )
@@ -75,7 +73,7 @@ def parts(size: int, single: bool, least: int = 16) -> list[tuple[slice, int]]:
     found, start = [], 0
     while start < size:
         rest = size - start
-        filled = max(least, min(power_of_two(rest), LARGEST))
+        filled = max(least, min(matrix_size(rest), LARGEST))
         if single:
             filled = min(rest, filled)
         elif filled > 64 and filled - rest > filled // 4:
@@ -101,12 +99,6 @@ def _whole(
     else:
         y, final, _ = scalar_gla(q, k, v, g, initial, cu_seqlens, scale)
     return y, final
-
-
-def _fill(x: Tensor, columns: int, rows: int | None = None) -> Tensor:
-    """Zeros behind the last dimension, and the one before it, up to these sizes."""
-    missing = [0, columns - x.shape[-1]] + ([] if rows is None else [0, rows - x.shape[-2]])
-    return F.pad(x, missing) if any(missing) else x
 
 
 def _join(pieces: list[Tensor], dim: int) -> Tensor:

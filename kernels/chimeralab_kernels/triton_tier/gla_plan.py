@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 
 from chimeralab import Tuning, ops
+from chimeralab_kernels.triton_tier.launch import matrix_size
 from chimeralab_kernels.triton_tier.tunings import GRADIENTS, OUTPUT, STATE, WITHIN, WITHIN_BACKWARD
 
 PROGRAMS = 2 * 132
@@ -42,8 +43,8 @@ def _tuned(tuning: Tuning, own: Tile, key_dim: int, value_dim: int, dtype: torch
     # int: while torch.compile traces, sizes may be symbols; heads are then fixed in what it makes
     found = ops.tiles.chosen(tuning, _shape_class(int(key_dim), int(value_dim), dtype))
     return Tile(
-        min(found.get("block_k", own.block_k), power_of_two(key_dim)),
-        min(found.get("block_v", own.block_v), power_of_two(value_dim)),
+        min(found.get("block_k", own.block_k), matrix_size(key_dim)),
+        min(found.get("block_v", own.block_v), matrix_size(value_dim)),
         found.get("warps", own.warps),
         found.get("stages", own.stages),
     )
@@ -51,7 +52,7 @@ def _tuned(tuning: Tuning, own: Tile, key_dim: int, value_dim: int, dtype: torch
 
 def output_tile(key_dim: int, value_dim: int, dtype: torch.dtype) -> Tile:
     """For a scan that reads the state: all of K."""
-    K, single = power_of_two(key_dim), dtype == torch.float32
+    K, single = matrix_size(key_dim), dtype == torch.float32
     block_v = 32 if K > 128 or single else 64  # 64 float32 registers of state a thread
     return _tuned(OUTPUT, Tile(K, block_v, 4, 1 if single else 2), key_dim, value_dim, dtype)
 
@@ -85,17 +86,9 @@ class Plan:
 
 
 def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
-    chunk = power_of_two(min(T, 16 if dtype == torch.float32 else 64))
+    chunk = matrix_size(min(T, 16 if dtype == torch.float32 else 64))
     chunks = -(-T // chunk)
     programs = batch * heads * output_tile(key_dim, value_dim, dtype).blocks(key_dim, value_dim)
     segments = max(1, min(PROGRAMS // programs, chunks // 8))
     chunks_a_segment = -(-chunks // segments)
     return Plan(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)
-
-
-def power_of_two(n: int) -> int:
-    """The least one that is no less than n and that a matrix unit takes."""
-    size = 16
-    while size < n:
-        size *= 2
-    return size

@@ -5,12 +5,21 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
+
+
+def matrix_size(n: int) -> int:
+    """The smallest power of two that is at least n and that a matrix unit takes; n may be a symbol of torch.compile."""
+    size = 16
+    while size < n:
+        size *= 2
+    return size
 
 
 def processors(x: Tensor) -> int:
@@ -32,6 +41,17 @@ def rows_of(x: Tensor) -> Tensor:
 def unit_stride(x: Tensor) -> Tensor:
     """x with its last dimension contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def strides(x: Tensor | None) -> tuple[int, ...]:
+    """Those of the first three dimensions; zeros for no tensor."""
+    return (0, 0, 0) if x is None else x.stride()[:3]
+
+
+def fill(x: Tensor, columns: int, rows: int | None = None) -> Tensor:
+    """Zeros behind the last dimension, and the one before it, up to these sizes."""
+    missing = [0, columns - x.shape[-1]] + ([] if rows is None else [0, rows - x.shape[-2]])
+    return F.pad(x, missing) if any(missing) else x
 
 
 def differentiated(*tensors: Tensor | None) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
-from chimeralab_kernels.triton_tier.launch import power_of_two
+from chimeralab_kernels.triton_tier.launch import power_of_two, strides
 from chimeralab_kernels.triton_tier.monarch_fft import convolve, correlate, join, split
 
 LARGEST = {True: 2048, False: 512}
@@ -123,7 +123,7 @@ def _split(x: Tensor, gate: Tensor | None, cut: Cut, dtype: torch.dtype) -> Tens
     parts = _parts(x, cut, T, dtype)
     tokens, channels = cut.tile(by_token=x.stride(1) == 1 and D > 1)
     split[(-(-cut.N // tokens) * -(-D // channels) * B,)](
-        x, gate, parts, _tables(cut, x.device)[3], *x.stride(), *_strides(gate), B, T, D,
+        x, gate, parts, _tables(cut, x.device)[3], *x.stride(), *strides(gate), B, T, D,
         N=cut.N, G=cut.G, GP=cut.stretches, R=cut.sides, BT=tokens, BD=channels, GATED=gate is not None,
         PRECISION=cut.precision,
     )  # fmt: skip
@@ -149,16 +149,12 @@ def _join(
     shares = y.new_empty((B * tiles, D) if inputs is not None and skip is not None else (0,), dtype=torch.float32)
     join[(tiles * -(-D // channels) * B,)](
         parts, _tables(cut, y.device)[4], x, skip, gate, mixed, y, inputs, d_gate, shares,
-        *_strides(x), *_strides(gate), *_strides(inputs), *y.stride(), B, T, D,
+        *strides(x), *strides(gate), *strides(inputs), *y.stride(), B, T, D,
         N=cut.N, G=cut.G, GP=cut.stretches, R=cut.sides, BT=tokens, BD=channels,
         SKIPS=skip is not None, GATED=gate is not None, KEEPS=mixed is not None and inputs is None,
         BACKWARDS=inputs is not None, PRECISION=cut.precision,
     )  # fmt: skip
     return shares.sum(0)
-
-
-def _strides(x: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0) if x is None else x.stride()
 
 
 def _kernel_parts(kernel: Tensor, cut: Cut, dtype: torch.dtype) -> tuple[Tensor, int, int]:

@@ -16,7 +16,7 @@ from chimeralab_kernels.triton_tier.gla_gradients import chunk_gradients, decay_
 from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_time, fake_outputs, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import gradient_tile, output_tile, state_tile
 from chimeralab_kernels.triton_tier.gla_scan import join_segments, scan
-from chimeralab_kernels.triton_tier.launch import in_sixteens
+from chimeralab_kernels.triton_tier.launch import in_sixteens, strides
 
 
 @torch.library.custom_op("chimeralab::scalar_gla", mutates_args=())
@@ -83,7 +83,7 @@ def scalar_gla_backward(
     q, k, v, dy = (in_sixteens(x) for x in (q, k, v, dy))
     chunk_gradients[(2 * blocks * cut.chunks * B * H,)](
         q, k, v, dy, g, states, slopes, dq, dk, q_dq, k_dk, whole, cut.table,
-        *(x for y in (q, k, v, dy, g) for x in _strides(y)), B, T, H, cut.chunks, H // G, scale,
+        *(x for y in (q, k, v, dy, g) for x in strides(y)), B, T, H, cut.chunks, H // G, scale,
         K=K, V=V, BK=tile.block_k, BV=tile.block_v, C=cut.chunk, DECAYS=g is not None, PACKED=cut.table is not None,
         PRECISION="tf32x3" if k.dtype == torch.float32 else "tf32", num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def _scan(
     q, k, v = (in_sixteens(x) for x in (q, k, v))
     scan[(tile.blocks(K, V) * cut.segments * B * H,)](
         q, k, v, g, y, start, final, kept, states, cut.table, cut.offsets,
-        *_strides(q), *_strides(k), *_strides(v), *_strides(g), *_strides(y),
+        *strides(q), *strides(k), *strides(v), *strides(g), *strides(y),
         T, H, cut.chunks,
         H // q.shape[2], H // k.shape[2], H // v.shape[2],
         cut.segments, cut.chunks_a_segment, scale,
@@ -152,10 +152,6 @@ def _scan(
         PRECISION="tf32x3" if k.dtype == torch.float32 else "tf32",
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
-
-
-def _strides(x: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0) if x is None else x.stride()[:3]
 
 
 @scalar_gla.register_fake

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from chimeralab import ops
 from chimeralab_kernels.taylor import taylor_features
 from chimeralab_kernels.triton_tier.gated_linear_attention import gated_linear_attention
-from chimeralab_kernels.triton_tier.launch import differentiated, in_sixteens, power_of_two
+from chimeralab_kernels.triton_tier.launch import differentiated, fill, in_sixteens, matrix_size
 from chimeralab_kernels.triton_tier.machine import INTERPRETED
 from chimeralab_kernels.triton_tier.taylor_gradients import gradient_of_keys, gradient_of_queries
 from chimeralab_kernels.triton_tier.taylor_kernels import moments, outputs, running, slopes
@@ -78,9 +78,9 @@ def by_features(q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None) -
 def in_chunks(q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """By the kernels in chunks, which keep features in registers."""
     dim, V = q.shape[-1], v.shape[-1]
-    channels = max(16, power_of_two(dim))
+    channels = matrix_size(dim)
     cut = cut_call(v.shape[1], channels, v.dtype)
-    q, k = (_fill(x, channels) for x in (q, k))
+    q, k = (fill(x, channels) for x in (q, k))
     scales, places = _scales(dim, v.device)[:, None], _places(dim, channels, v.device)
     raw = None
     if initial_state is not None:
@@ -90,9 +90,9 @@ def in_chunks(q: Tensor, k: Tensor, v: Tensor, initial_state: Tensor | None = No
     pieces, states = [], []
     for start in range(0, V, WIDEST):
         width = min(WIDEST, V - start)
-        filled = max(16, power_of_two(width))
-        before = None if raw is None else _fill(raw[..., start : start + width], filled).contiguous()
-        y, state, total, *_ = fused_taylor(q, k, _fill(v[..., start : start + width], filled), before, sums, dim)
+        filled = matrix_size(width)
+        before = None if raw is None else fill(raw[..., start : start + width], filled).contiguous()
+        y, state, total, *_ = fused_taylor(q, k, fill(v[..., start : start + width], filled), before, sums, dim)
         pieces.append(y[..., :width])
         states.append(state[..., :width])
     state = torch.cat([*states, total.unsqueeze(-1)], -1).index_select(2, places) * scales
@@ -111,10 +111,6 @@ def _places(dim: int, channels: int, device: torch.device) -> Tensor:
     i, j = torch.triu_indices(dim, dim, device=device).unbind(0)
     pairs = 1 + channels + i * channels - i * (i - 1) // 2 + j - i
     return torch.cat([torch.arange(1 + dim, device=device), pairs])
-
-
-def _fill(x: Tensor, columns: int) -> Tensor:
-    return F.pad(x, (0, columns - x.shape[-1])) if x.shape[-1] < columns else x
 
 
 @torch.library.custom_op("chimeralab::taylor_linear_attention", mutates_args=())
@@ -208,7 +204,7 @@ class _Call:
 
     def weights(self) -> Tensor:
         scales = _scales(self.dim, self.v.device, self.cut.F)
-        return _fill(scales.square()[None], self.cut.padded)[0].clamp_min(1e-9)
+        return fill(scales.square()[None], self.cut.padded)[0].clamp_min(1e-9)
 
     def states(
         self,
