@@ -15,8 +15,8 @@ from chimeralab import ops
 from chimeralab_kernels.triton_tier.channel_gradients import within_chunks_backward
 from chimeralab_kernels.triton_tier.channel_scan import channel_scan
 from chimeralab_kernels.triton_tier.channel_within import within_chunks
-from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_time, fake_outputs, heads_first, sequences_first
-from chimeralab_kernels.triton_tier.gla_plan import output_tile, state_tile, within_tile
+from chimeralab_kernels.triton_tier.gla_packing import cut_time, fake_outputs, heads_first, sequences_first
+from chimeralab_kernels.triton_tier.gla_plan import Cut, output_tile, state_tile, within_tile
 from chimeralab_kernels.triton_tier.gla_scan import join_segments
 from chimeralab_kernels.triton_tier.launch import in_sixteens
 

@@ -13,7 +13,7 @@ from chimeralab_kernels.triton_tier.delta_general_scores import delta_general_sc
 from chimeralab_kernels.triton_tier.delta_plan import scan_tile, within_tile
 from chimeralab_kernels.triton_tier.delta_scan import delta_scan, join_delta_segments
 from chimeralab_kernels.triton_tier.delta_scores import delta_scores, invert_systems
-from chimeralab_kernels.triton_tier.gla_packing import Cut
+from chimeralab_kernels.triton_tier.gla_plan import Cut
 from chimeralab_kernels.triton_tier.launch import matrix_size, strides
 
 

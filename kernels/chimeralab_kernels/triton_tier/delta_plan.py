@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from chimeralab_kernels.triton_tier.gla_packing import Cut
-from chimeralab_kernels.triton_tier.gla_plan import PROGRAMS
+from chimeralab_kernels.triton_tier.gla_plan import PROGRAMS, Cut
 from chimeralab_kernels.triton_tier.launch import matrix_size
 
 LEAST_SEGMENTS = 4

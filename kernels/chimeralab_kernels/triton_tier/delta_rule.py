@@ -31,7 +31,8 @@ from chimeralab_kernels.triton_tier.delta_general_gradients import delta_general
 from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
 from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, plan, within_tile
 from chimeralab_kernels.triton_tier.delta_step import delta_step
-from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_sequences, heads_first, sequences_first
+from chimeralab_kernels.triton_tier.gla_packing import cut_sequences, heads_first, sequences_first
+from chimeralab_kernels.triton_tier.gla_plan import Cut
 from chimeralab_kernels.triton_tier.launch import fill, in_sixteens, matrix_size, strides, unit_stride
 
 

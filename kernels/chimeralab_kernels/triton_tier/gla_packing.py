@@ -5,37 +5,17 @@ A packed sequence is one segment. Its chunks are found on the device: past their
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chimeralab_kernels.triton_tier.gla_plan import plan
-
-
-@dataclass(frozen=True)
-class Cut:
-    chunk: int
-    chunks: int  # of a head; packed, as many as there can be
-    segments: int
-    chunks_a_segment: int
-    sequences: int = 1  # that a batch entry holds
-    table: Tensor | None = None  # chunks 2, int32: first token, end of its sequence; where there is no chunk, no token
-    offsets: Tensor | None = None  # sequences + 1, int32: first chunk
-
-    def starts(self, k: Tensor, v: Tensor) -> tuple[int, ...]:
-        """The shape of the states that segments meet; empty where each meets its sequence's initial one."""
-        B, _, H, V = v.shape
-        return (0,) if self.table is not None or self.segments == 1 else (B * H, self.segments, k.shape[-1], V)
+from chimeralab_kernels.triton_tier.gla_plan import Cut, plan
 
 
 def cut_time(k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Cut:  # k: B T G K; v: B T H V
     B, T, H, V = v.shape
     cut = plan(B, H, T, k.shape[-1], V, v.dtype)
-    if cu_seqlens is None:
-        return Cut(cut.chunk, cut.chunks, cut.segments, cut.chunks_a_segment)
-    return cut_sequences(v, cu_seqlens, cut.chunk)
+    return cut if cu_seqlens is None else cut_sequences(v, cu_seqlens, cut.chunk)
 
 
 def cut_sequences(v: Tensor, cu_seqlens: Tensor, C: int) -> Cut:  # v: 1 T …

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from chimeralab import Tuning, ops
 from chimeralab_kernels.triton_tier.launch import matrix_size
@@ -78,17 +79,27 @@ def within_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, backward: b
 
 
 @dataclass(frozen=True)
-class Plan:
+class Cut:
+    """How a call's time axis is cut."""
+
     chunk: int
-    chunks: int
+    chunks: int  # of a head; packed, as many as there can be
     segments: int
     chunks_a_segment: int
+    sequences: int = 1  # that a batch entry holds
+    table: Tensor | None = None  # chunks 2, int32: first token, end of its sequence; where there is no chunk, no token
+    offsets: Tensor | None = None  # sequences + 1, int32: first chunk
+
+    def starts(self, k: Tensor, v: Tensor) -> tuple[int, ...]:
+        """The shape of the states that segments meet; empty where each meets its sequence's initial one."""
+        B, _, H, V = v.shape
+        return (0,) if self.table is not None or self.segments == 1 else (B * H, self.segments, k.shape[-1], V)
 
 
-def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Plan:
+def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: torch.dtype) -> Cut:
     chunk = matrix_size(min(T, 16 if dtype == torch.float32 else 64))
     chunks = -(-T // chunk)
     programs = batch * heads * output_tile(key_dim, value_dim, dtype).blocks(key_dim, value_dim)
     segments = max(1, min(PROGRAMS // programs, chunks // 8))
     chunks_a_segment = -(-chunks // segments)
-    return Plan(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)
+    return Cut(chunk, chunks, -(-chunks // chunks_a_segment), chunks_a_segment)

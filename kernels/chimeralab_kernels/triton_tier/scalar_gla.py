@@ -13,8 +13,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
 from chimeralab_kernels.triton_tier.gla_gradients import chunk_gradients, decay_gradient
-from chimeralab_kernels.triton_tier.gla_packing import Cut, cut_time, fake_outputs, heads_first, sequences_first
-from chimeralab_kernels.triton_tier.gla_plan import gradient_tile, output_tile, state_tile
+from chimeralab_kernels.triton_tier.gla_packing import cut_time, fake_outputs, heads_first, sequences_first
+from chimeralab_kernels.triton_tier.gla_plan import Cut, gradient_tile, output_tile, state_tile
 from chimeralab_kernels.triton_tier.gla_scan import join_segments, scan
 from chimeralab_kernels.triton_tier.launch import in_sixteens, strides
 
