@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
 from chimeralab import Cost, StackSpec, ops
+from chimeralab.contracts import Classifier
 from chimeralab.stack import cost as costs
 from chimeralab.stack.build import build
 from chimeralab.stack.compose import compose
@@ -120,6 +123,29 @@ def test_decode_flops_are_those_that_the_model_does(pattern: str) -> None:
         model.step(torch.zeros(1, dtype=torch.long), state)
     predicted = cost(stack, contexts=(context,)).decode_flops_at[0]
     assert counter.get_total_flops() == pytest.approx(predicted, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("ends", "settings", "rows"),
+    [
+        ({}, {}, 0),
+        ({}, {"tie_embeddings": False}, 1),
+        ({}, {"tie_embeddings": False, "positions": 512}, 2),
+        ({"readout": partial(Classifier, classes=10)}, {}, 1),
+        ({"readout": partial(Classifier, classes=10), "input_features": 48}, {"positions": 512}, 1),
+    ],
+)
+def test_decoding_reads_every_weight_once_and_one_row_of_a_table(
+    ends: dict[str, Any], settings: dict[str, Any], rows: int
+) -> None:
+    stack = compose("attention x2", d_model=64, **settings)
+    model = build(stack, 1000, device="meta", **ends)
+    tables = [model.positions, *([model.embedding] if isinstance(model.embedding, torch.nn.Embedding) else [])]
+    whole_tables = sum(table.weight.numel() for table in tables if table is not None) if rows else 0
+    read = model.parameter_count() - whole_tables + rows * 64
+    report = cost(stack, vocab_size=1000, contexts=[1024], **ends)
+    seconds = (2 * read + report.state_bytes[0]) / costs.BANDWIDTH["CPU"]
+    assert report.decode_tokens_per_second["CPU"] == pytest.approx(1 / seconds)
 
 
 def test_training_takes_three_forward_passes(hybrid: StackSpec) -> None:

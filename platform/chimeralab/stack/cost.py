@@ -67,9 +67,7 @@ class CostReport(BaseModel):
     decode_flops_at: list[float]  # at each context
     memory: dict[str, int]  # bytes to train: weights, gradients, optimizer; with a batch size: activations, logits
     training_bytes: int  # their sum
-    decode_tokens_per_second: dict[
-        str, float
-    ]  # upper bound at batch 1 and the longest context: active bytes / bandwidth
+    decode_tokens_per_second: dict[str, float]  # upper bound at batch 1 and the longest context: bytes read / bandwidth
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,10 @@ def cost(
             memory["readout"] = batch_size * _readout_bytes(readout, D, T)
     longest = lengths[-1]
     active = total - whole.inactive
-    decode_bytes = 2 * active + whole.state_bytes(longest)
+    read = active - params.get("positions", 0) + D * bool(stack.positions)  # a token reads one row of a table
+    if not input_features and not (stack.tie_embeddings and readout is None):  # the head does not read it whole
+        read -= embedding.params - D
+    decode_bytes = 2 * read + whole.state_bytes(longest)
     return CostReport(
         params=params,
         total_params=total,
