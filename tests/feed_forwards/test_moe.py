@@ -40,7 +40,7 @@ def test_all_experts_together_are_the_weighted_sum_of_feed_forwards() -> None:
 
 
 def test_no_token_is_dropped_when_all_want_one_expert() -> None:
-    moe, x = built(top_k=1), tokens()
+    moe, x = built(top_k=1, renormalise=False), tokens()
     moe.router.data.zero_()
     moe.router.data[3, 0] = 100.0
     x[..., 0] = 1.0
@@ -73,8 +73,16 @@ def test_losses_are_of_training_alone_and_add_up() -> None:
     assert quiet.auxiliary_loss() is None
 
 
+@pytest.mark.parametrize("options", [{"top_k": 2}, {"top_k": 1, "renormalise": False}])
+@pytest.mark.parametrize("router", ["softmax", "sigmoid"])
+def test_the_task_trains_the_router(router: str, options: dict[str, Any]) -> None:
+    moe = built(router=router, balance_loss=0.0, **options)
+    moe(tokens())[0].square().sum().backward()
+    assert moe.router.grad.norm() > 1e-3
+
+
 def test_the_bias_evens_out_loads_without_a_loss_and_stays_in_evaluation() -> None:
-    moe, x = built(top_k=1, router="sigmoid", bias_rate=0.02, balance_loss=0.0), tokens(200)
+    moe, x = built(top_k=1, renormalise=False, router="sigmoid", bias_rate=0.02, balance_loss=0.0), tokens(200)
     moe.router.data[0], moe.router.data[1:] = 0.0, 0.3 * moe.router.data[1:]
     moe.router.data[0, 0], x[..., 0] = 3.0, 1.0  # everyone prefers the first
 
@@ -143,6 +151,7 @@ def test_training_compiles_to_one_graph_with_its_loss() -> None:
         ({"groups": 3, "top_groups": 4}, "of which 4 are chosen"),
         ({"groups": 3, "top_groups": 1, "top_k": 3}, "3 of 6 experts in 1 of 3 groups"),
         ({"shared_gate": True}, "Set shared to its width"),
+        ({"top_k": 1}, "never teaches the router.*Set renormalise=false"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:

@@ -64,6 +64,8 @@ class MoEConfig(FeedForwardConfig):
         if self.top_k > self.experts // self.groups * self.top_groups:
             where = f" in {self.top_groups} of {self.groups} groups" if self.groups > 1 else ""
             raise refuse(f"a token cannot go to {self.top_k} of {self.experts} experts{where}", "Lower top_k")
+        if self.top_k == 1 and self.renormalise and self.experts > 1:
+            raise refuse("a weight over itself is 1, which never teaches the router", "Set renormalise=false")
         if self.shared_gate and not self.shared:
             raise refuse("shared_gate gates a feed-forward that is not there", "Set shared to its width")
 
