@@ -20,7 +20,13 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"heads": 2, "out_bias": True, "rope_scaling": "linear"},
     ],
     "bidirectional_attention": [{}, {"heads": 4, "kv_heads": 2, "qk_norm": True, "gate": True, "bias": True}],
-    "neighborhood_attention": [{}, {"heads": 4, "kv_heads": 2, "window": 4, "rope": False}, {"window": 300}],
+    "neighborhood_attention": [
+        {},
+        {"heads": 4, "kv_heads": 2, "window": 4, "rope": False},
+        {"window": 300},
+        {"heads": 2, "window": 3, "columns": 5, "bias": True},
+        {"columns": 4, "qk_norm": True},
+    ],
     "mla": [
         {"heads": 2, "kv_rank": 24},
         {"heads": 3, "head_dim": 12, "rope_dim": 6, "v_dim": 20, "kv_rank": 16, "q_rank": 10},
@@ -54,6 +60,12 @@ MIXER_OPTIONS: dict[str, list[dict[str, Any]]] = {
                 {"mixer": "attention", "options": {"heads": 2}},
             ],
             "ratio": 2,
+            "width": 24,
+        },
+        {
+            "branches": [{"mixer": "neighborhood_attention", "options": {"window": 3, "columns": 3}}],
+            "ratio": 9,
+            "columns": 9,
             "width": 24,
         },
     ],

@@ -82,11 +82,13 @@ def test_tiles_are_a_sound_operator() -> None:
     torch.library.opcheck(tiled_attention, (*x, [3, 4], [3, 2], 0.5))
 
 
-@pytest.mark.parametrize(("grid", "window"), [((64,), (7,)), ((8, 8), (3, 5)), ((5,), (7,))], ids=str)
+@pytest.mark.parametrize(
+    ("grid", "window"), [((64,), (7,)), ((8, 8), (3, 5)), ((5,), (7,)), ((2, 3, 4), (5, 2, 6))], ids=str
+)
 def test_cost_is_what_is_counted(grid: tuple[int, ...], window: tuple[int, ...]) -> None:
     x = inputs(math.prod(grid))
     with ops.flop_counter() as counter:
         ops.neighborhood_attention(*x.values(), grid=grid, window=window)
-    cost = ops.neighborhood_attention_cost(4, 6, 5, window)
+    cost = ops.neighborhood_attention_cost(4, 6, 5, window, grid[1:])
     N = math.prod(grid)
     assert counter.get_total_flops() == 2 * N * cost.prefill_flops(N)

@@ -27,24 +27,26 @@ def attended(mixer: nn.Module, x: Tensor) -> Tensor:  # B T W
     return F.linear(y, mixer.o.weight, mixer.o.bias)
 
 
-def merged(x: Tensor, weight: Tensor) -> Tensor:
-    """One token of each four, the last group filled up with zeros."""
-    groups = []
-    for start in range(0, x.shape[1], RATIO):
-        taken = [x[:, t] if t < x.shape[1] else torch.zeros_like(x[:, 0]) for t in range(start, start + RATIO)]
-        groups.append(F.linear(torch.cat(taken, -1), weight))
-    return torch.stack(groups, 1)
+def groups(columns: int | None) -> list[list[int]]:
+    """Which tokens become one: four that follow one another, or squares of 2 · 2; some are not there."""
+    if columns is None:
+        return [[*range(start, start + RATIO)] for start in range(0, T, RATIO)]
+    squares = []
+    for row in range(0, -(-T // columns), 2):
+        for column in range(0, columns, 2):
+            squares.append([(row + r) * columns + column + c for r in (0, 1) for c in (0, 1)])
+    return squares
 
 
 @pytest.mark.oracle("hourglass", "the paper's level, written out")
-@pytest.mark.parametrize("condition", [0, 12])
-def test_a_level_of_an_hourglass_is_the_papers(condition: int) -> None:
+@pytest.mark.parametrize(("condition", "columns"), [(0, None), (12, None), (0, 4), (12, 2)])
+def test_a_level_of_an_hourglass_is_the_papers(condition: int, columns: int | None) -> None:
     torch.manual_seed(0)
     branch = {"mixer": "bidirectional_attention", "options": {"heads": HEADS, "rope": False}}
     ours = (
         registry()
         .mixers["hourglass"]
-        .build(WIDTH, branches=[branch, branch], ratio=RATIO, width=INSIDE, condition=condition)
+        .build(WIDTH, branches=[branch, branch], ratio=RATIO, width=INSIDE, columns=columns, condition=condition)
     )
     ours = ours.double()
     randomise(ours)
@@ -56,13 +58,17 @@ def test_a_level_of_an_hourglass_is_the_papers(condition: int) -> None:
             return F.rms_norm(h, (INSIDE,), eps=1e-6) * (1 + c @ norm.linear.weight.T)[:, None]
         return F.rms_norm(h, (INSIDE,), norm.weight, 1e-6)
 
-    h = merged(x, ours.level.merge.weight)
+    taken = groups(columns)
+    there = [[x[:, t] if t < T else torch.zeros_like(x[:, 0]) for t in group] for group in taken]
+    h = torch.stack([torch.cat(group, -1) @ ours.level.merge.weight.T for group in there], 1)
     for layer in ours.level.layers:
         h = h + attended(layer.mixer, normed(layer.norm, h))
         n = normed(layer.ffn_norm, h)
         gated = F.gelu(n @ layer.ffn.gate.weight.T, approximate="tanh") * (n @ layer.ffn.up.weight.T)
         h = h + gated @ layer.ffn.down.weight.T
-    wanted = (h @ ours.level.split.weight.T).unflatten(-1, (RATIO, WIDTH)).flatten(1, 2)[:, :T] * ours.strength
+    split = (h @ ours.level.split.weight.T).unflatten(-1, (RATIO, WIDTH))
+    places = {t: split[:, g, i] for g, group in enumerate(taken) for i, t in enumerate(group)}
+    wanted = torch.stack([places[t] for t in range(T)], 1) * ours.strength
 
     class Told(nn.Module):
         """The mixer in a stack with this condition."""

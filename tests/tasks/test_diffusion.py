@@ -189,7 +189,7 @@ def test_a_small_dit_learns_to_draw_digits(asked: str, tmp_path: Path) -> None:
 
 
 def test_an_hourglass_trains_and_a_second_run_measures_the_same(tmp_path: Path) -> None:
-    spec = spec_of("hdit", 3, {"order": "z", "drawn": 40, "steps": 2}, condition=128)
+    spec = spec_of("hdit", 3, {"drawn": 40, "steps": 2}, condition=128)
     first, second = (run(spec, tmp_path / name) for name in ("one", "two"))
     for metric in ("train/loss", "validation/loss", "validation/frechet_distance", "test/loss@level=0.5"):
         assert last(first, metric) == last(second, metric)
@@ -219,6 +219,22 @@ def test_a_resumed_run_draws_the_same_pictures(tmp_path: Path) -> None:
     assert [e.image for e in after.events if isinstance(e, Sample)] == [
         e.image for e in whole.events if isinstance(e, Sample)
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [({"patch": 1}, "Write columns=8"), ({"order": "z"}, "Leave columns out"), ({"patch": 2}, None)],
+)
+def test_a_grid_that_the_pictures_are_not_is_refused(options: dict, remedy: str | None) -> None:
+    for mixer in ("neighborhood_attention[columns=4]", "hourglass(bidirectional_attention, columns=4)"):
+        spec = spec_of(f"bidirectional_attention, {mixer}", 1, options, residual="scaled")
+        if remedy is None:
+            check(spec)
+            continue
+        with pytest.raises(SpecError, match="rows of 4 tokens") as error:
+            check(spec)
+        assert error.value.place == f"layer 1: {mixer.partition('[')[0].partition('(')[0]}.columns"
+        assert error.value.remedy == remedy
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ View = Literal["parallel", "recurrent", "convolutional", "chunked"]
 class MixerConfig(LayerConfig):
     """Options of a mixer; see `LayerConfig`."""
 
+    @property
+    def grid_columns(self) -> int | None:
+        """Columns of the grid that it takes a sequence for, row by row; None: whatever the sequence is."""
+        return None
+
 
 class Mixer(Layer):
     """Maps `(B, T, D)` to `(B, T, D)`, mixing along T.

@@ -158,6 +158,11 @@ class Task(ABC):
         return True
 
     @property
+    def grid_columns(self) -> int | None:
+        """Columns of the grid that a sequence is, read row by row, as a picture can be; None: no such grid."""
+        return None
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """Splits that there are; they share no sequence but by chance. One without `test` is tested on nothing."""
         return ("train", "validation", "test")

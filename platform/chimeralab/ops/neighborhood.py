@@ -38,10 +38,18 @@ def neighborhood_attention(
     return dispatch("neighborhood_attention", q, k, v, tuple(grid), tuple(window), scale)
 
 
-def neighborhood_attention_cost(heads: int, key_dim: int, value_dim: int, window: Sequence[int]) -> Cost:
-    """2(K + V) FLOPs a head for each neighbour, on a line or on a grid that is no narrower than the window.
+def neighborhood_attention_cost(
+    heads: int, key_dim: int, value_dim: int, window: Sequence[int], across: Sequence[int] = ()
+) -> Cost:
+    """2(K + V) FLOPs a head for each neighbour, per token, on the grid of T tokens whose axes after the first are
+    `across`; a first axis that they do not fill is as long as it takes, and the whole grid is worked on.
 
-    On a line shorter than the window a token sees them all. There is no step: such attention sees a sequence whole.
+    There is no step: such attention sees a sequence whole.
     """
-    per_pair, neighbours = 2.0 * heads * (key_dim + value_dim), math.prod(window)
-    return Cost.work(lambda T: per_pair * min(T, neighbours), lambda L: per_pair * min(L, neighbours))
+    per_pair, slice_size = 2.0 * heads * (key_dim + value_dim), math.prod(across)
+
+    def flops(T: int) -> float:
+        grid = (-(-T // slice_size), *across)
+        return per_pair * math.prod(grid) / T * math.prod(map(min, grid, window))
+
+    return Cost.work(flops, flops)

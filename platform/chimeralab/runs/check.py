@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from chimeralab import ops
-from chimeralab.contracts import Evaluation, Task
+from chimeralab.contracts import Evaluation, MixerConfig, Task
 from chimeralab.errors import PluginError, ResourceError, SpecError, did_you_mean
 from chimeralab.metrics import POSITION, MetricName, parse, parse_axes
 from chimeralab.plugins import registry
@@ -94,6 +94,7 @@ def check(spec: RunSpec) -> CostReport:
     task = make_task(spec.task)
     if task.causal:
         _check_sight(layers, spec.task.name)
+    _check_grid(layers, task)
     if 0 < spec.stack.positions < task.sequence_length:
         raise SpecError(
             f"learned positions for {spec.stack.positions} tokens, and sequences of {task.sequence_length}",
@@ -132,6 +133,18 @@ def _check_sight(layers: list[ResolvedLayer], task: str) -> None:
                 f"{layer.mixer.name!r} sees the future, and in this task the future holds the answers",
                 place=f"layer {index}: {layer.mixer.name}, task {task!r}",
                 remedy="Take a causal mixer, or a task whose answers are hidden, such as text with mask=0.15",
+            )
+
+
+def _check_grid(layers: list[ResolvedLayer], task: Task) -> None:
+    for index, layer in enumerate(layers):
+        wanted = layer.config.grid_columns if isinstance(layer.config, MixerConfig) else None
+        if wanted not in (None, task.grid_columns):
+            there = f"rows of {task.grid_columns}" if task.grid_columns else "no rows of a grid"
+            raise SpecError(
+                f"it reads rows of {wanted} tokens, and task {task.name!r} gives {there}",
+                place=f"layer {index}: {layer.mixer.name}.columns",
+                remedy=f"Write columns={task.grid_columns}" if task.grid_columns else "Leave columns out",
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,7 +23,13 @@ class HourglassConfig(MixerConfig):
         max_length=64,
         description="Mixers of the layers inside, in order; a GeGLU follows each, but not another hourglass",
     )
-    ratio: int = Field(4, ge=1, le=256, description="Neighbouring tokens that become one; 4 is a square of 2 · 2")
+    ratio: int = Field(4, ge=1, le=256, description="Neighbouring tokens that become one")
+    columns: int | None = Field(
+        None,
+        ge=1,
+        description="The tokens are a grid of so many columns, row by row, and squares of √ratio · √ratio become one;"
+        " empty: those that follow one another",
+    )
     width: int | None = Field(None, ge=1, le=65536, description="Width inside; default twice the model's")
     condition: int = Field(
         0, ge=0, le=65536, description="Width of the stack's condition, which scales the norms inside; 0: own weights"
@@ -29,6 +37,21 @@ class HourglassConfig(MixerConfig):
 
     def inside(self, d_model: int) -> int:
         return self.width or 2 * d_model
+
+    @property
+    def grid_columns(self) -> int | None:
+        return self.columns
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of the tokens that become one."""
+        side = math.isqrt(self.ratio)
+        return (1, self.ratio) if self.columns is None else (side, side)
+
+    @property
+    def across(self) -> int:
+        """Tokens inside for each row of tiles."""
+        return 1 if self.columns is None else self.columns // self.tile[1]
 
     def resolved(self, d_model: int) -> list[tuple[type[Mixer], LayerConfig]]:
         return [
@@ -44,7 +67,21 @@ class HourglassConfig(MixerConfig):
                     place=f"{PLACE}.branches[{i}]",
                     remedy=f"Leave out :{branch.heads}",
                 )
-        self.resolved(d_model)
+        down, along = self.tile
+        if self.columns is not None and (down * along != self.ratio or self.columns % along):
+            raise SpecError(
+                f"{self.columns} columns cannot be cut into squares of {self.ratio} tokens",
+                place=f"{PLACE}.columns",
+                remedy="Choose a ratio that is a square, whose side divides columns",
+            )
+        for i, (_, inner) in enumerate(self.resolved(d_model)):
+            wanted = inner.grid_columns if isinstance(inner, MixerConfig) else None
+            if self.columns is not None and wanted not in (None, self.across):
+                raise SpecError(
+                    f"inside there are rows of {self.across} tokens, not of {wanted}",
+                    place=f"{PLACE}.branches[{i}].columns",
+                    remedy=f"Write columns={self.across}",
+                )
 
 
 class Scale(nn.Module):
@@ -107,7 +144,7 @@ class Level(nn.Module):
 
     def __init__(self, config: HourglassConfig, d_model: int, place: Place) -> None:
         super().__init__()
-        self.ratio, W = config.ratio, config.inside(d_model)
+        self.tile, self.across, W = config.tile, config.across, config.inside(d_model)
         self.merge = projection(config.ratio * d_model, W)
         self.layers = nn.ModuleList(
             [Inside(mixer(inner, W, place), W, config.condition, place) for mixer, inner in config.resolved(d_model)]
@@ -115,20 +152,23 @@ class Level(nn.Module):
         self.split = projection(W, config.ratio * d_model, residuals=2 * place.layers)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:  # x: B T D; c: B C
-        B, T, D = x.shape
-        padded = nn.functional.pad(x, (0, 0, 0, -T % self.ratio))
-        h = self.merge(padded.reshape(B, -1, self.ratio * D))  # B T/r W
+        T, (down, along) = x.shape[1], self.tile
+        padded = nn.functional.pad(x, (0, 0, 0, -T % (down * along * self.across)))
+        tiles = padded.unflatten(1, (-1, down, self.across, along)).transpose(2, 3)  # B R C down along D
+        h = self.merge(tiles.flatten(3).flatten(1, 2))  # B T/r W
         context: Context = {} if c is None else {"condition": c}  # what else layers tell is of other tokens
         for layer in self.layers:
             h = layer(h, c, context)
-        return self.split(h).reshape(B, -1, D)[:, :T]
+        y = self.split(h).unflatten(-1, (down, along, -1)).unflatten(1, (-1, self.across))  # B R C down along D
+        return y.transpose(2, 3).flatten(1, 4)[:, :T]
 
 
 class Hourglass(Mixer):
     """h = W_m [x_1; …; x_r] for each r tokens,  h = layers(h),  [y_1; …; y_r] = λ ⊙ W_s h: a level down and up again.
 
-    Tokens are merged as they follow one another: in an image whose patches go in Z-order, r = 4 merges squares. A last
-    group that is not full is filled with zeros. Levels nest: a branch may be an hourglass. Not causal.
+    Tokens are merged as they follow one another, or with `columns` by squares of a grid; where patches of an image go
+    in Z-order, four that follow one another are a square too. A last group, or row of squares, that is not full is
+    filled with zeros. Levels nest: a branch may be an hourglass. Not causal.
 
     Source: Hourglass Diffusion Transformer (arXiv 2401.11605), section 4. There the level reads the stream as it is
     and the two are interpolated by one number, (1 − λ) x + λ y; here it is the branch of a layer, x + λ ⊙ y of the
@@ -165,10 +205,10 @@ class Hourglass(Mixer):
         )
 
         def prefill(T: int) -> float:
-            groups = -(-T // r)
+            groups = -(-T // (r * config.across)) * config.across
             return level.prefill(groups) * groups / T
 
-        return Cost(level.params + d_model, prefill, lambda _: level.prefill(1), inactive=level.inactive)
+        return Cost(level.params + d_model, prefill, lambda _: prefill(1), inactive=level.inactive)
 
     def forward(self, x: Tensor, state: None = None, context: Context | None = None) -> tuple[Tensor, None]:  # x: B T D
         return self.strength * self.level(x, None if context is None else context.get("condition")), None

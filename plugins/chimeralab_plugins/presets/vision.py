@@ -10,7 +10,10 @@ from chimeralab import Preset, Size
 UNTIED = {"tie_embeddings": False}
 VIT = {"norm": "layer", "norm_eps": 1e-6, **UNTIED}
 DIT = {"norm": "layer", "residual": "adaptive", "norm_eps": 1e-6}
-NEAR, FAR = "neighborhood_attention[window=9, qk_norm=true]", "bidirectional_attention[qk_norm=true]"
+NEAR = "neighborhood_attention[window=3, columns=4, qk_norm=true]"
+BELOW = "neighborhood_attention[window=3, columns=2, qk_norm=true]"
+FAR = "bidirectional_attention[qk_norm=true]"
+BOTTOM = f"hourglass({FAR}, {FAR}, columns=2, condition=128)"
 PATCHES, CLASSES = 196, 1000  # of ImageNet's images: 14 · 14 patches
 
 
@@ -37,17 +40,21 @@ def level(mixer: str, depth: int, below: str = "") -> str:
     return ", ".join([mixer] * depth + ([below] + [mixer] * depth if below else []))
 
 
-def local(width: int) -> str:
-    return f"neighborhood_attention[heads={width // 64}, window=49, qk_norm=true]"
+def hdit(columns: int, window: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int) -> str:
+    """Two levels of local attention around one of global attention; each has half of the columns of the one around."""
 
+    def local(width: int, columns: int) -> str:
+        return f"neighborhood_attention[heads={width // 64}, window={window}, columns={columns}, qk_norm=true]"
 
-def hdit(widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int) -> str:
-    """Two levels of local attention around one of global attention."""
+    def inside(layers: str, width: int, columns: int) -> str:
+        return f"hourglass({layers}, width={width}, columns={columns}, condition={condition})"
+
     outer, middle, inner = widths
-    attention = f"bidirectional_attention[heads={inner // 64}, qk_norm=true]"
-    bottom = f"hourglass({level(attention, depths[2])}, width={inner}, condition={condition})"
-    lower = f"hourglass({level(local(middle), depths[1], bottom)}, width={middle}, condition={condition})"
-    ends = f"{local(outer)} x{depths[0]}"
+    bottom = inside(
+        level(f"bidirectional_attention[heads={inner // 64}, qk_norm=true]", depths[2]), inner, columns // 2
+    )
+    lower = inside(level(local(middle, columns // 2), depths[1], bottom), middle, columns)
+    ends = f"{local(outer, columns)} x{depths[0]}"
     ffn = f"geglu x{depths[0]}, none, geglu x{depths[0]}"
     return f"{ends}, {lower}, {ends}, ffn=({ffn})"
 
@@ -87,15 +94,14 @@ PRESETS = (
     ),
     Preset(
         "hdit",
-        f"{NEAR}, hourglass({NEAR}, hourglass({FAR}, {FAR}, condition=128), {NEAR}, condition=128), {NEAR},"
-        " ffn=(geglu, none, geglu)",
+        f"{NEAR}, hourglass({BELOW}, {BOTTOM}, {BELOW}, columns=4, condition=128), {NEAR}, ffn=(geglu, none, geglu)",
         "Hourglass Diffusion Transformer: local attention outside, global attention over merged patches inside",
-        "arXiv 2401.11605, with windows and rotary positions along the row of patches rather than in the plane, levels"
+        "arXiv 2401.11605, for 4 · 4 patches, with rotary positions counted row by row rather than in the plane, levels"
         " as added branches, and DiT's condition",
         {"residual": "scaled", "condition": 128},
         sizes={
             "557m": Size(
-                hdit((384, 768, 1536), (2, 2, 16), 768),
+                hdit(64, 7, (384, 768, 1536), (2, 2, 16), 768),
                 {"d_model": 384, "condition": 768},
                 CLASSES,
                 557e6,

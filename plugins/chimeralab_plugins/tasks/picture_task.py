@@ -90,6 +90,10 @@ class PictureTask(Task):
         """No later pixel holds the answer."""
         return False
 
+    @property
+    def grid_columns(self) -> int | None:
+        return self.facts.shape[2] // self.side if self.config.order == "rows" else None
+
     def evaluation_steps(self, size: int, split: Split = "validation") -> int:
         return math.ceil(self.config.held_out / size)
 
