@@ -21,7 +21,7 @@ COPY platform platform
 COPY plugins plugins
 COPY kernels kernels
 COPY webui webui
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[datasets,images,sweeps]'
 
 # A named volume mounted at /data takes over its owner.
 RUN useradd --uid 1000 --create-home lab && install --directory --owner=lab --group=lab /data

@@ -18,6 +18,8 @@ COMPOSE = ROOT / "docker-compose.yml"
 LAB: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
 SERVICES: dict[str, Any] = LAB["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+AT_A_DESK = {"dev", "bench", "lm-eval"}  # extras for commands that nobody gives inside a container
 OURS = sorted(SERVICES.keys() - {"postgres"})
 
 
@@ -138,9 +140,14 @@ def test_named_volumes_and_networks_are_declared() -> None:
         assert set(service["networks"]) <= LAB["networks"].keys()
 
 
+def test_the_image_brings_what_tasks_and_searches_ask_for() -> None:
+    installed = re.search(r"^RUN pip install .* '\.\[(.*)\]'$", DOCKERFILE, re.MULTILINE)
+    assert installed
+    assert set(installed[1].split(",")) == PROJECT["project"]["optional-dependencies"].keys() - AT_A_DESK
+
+
 def test_the_image_holds_every_package_of_the_distribution() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    folders = {package.split("/")[0] for package in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]}
+    folders = {package.split("/")[0] for package in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]}
     allowed = (ROOT / ".dockerignore").read_text().split()
     for folder in folders:
         assert re.search(rf"^COPY {folder} {folder}$", DOCKERFILE, re.MULTILINE)
