@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +115,18 @@ def test_the_gpu_worker_is_asked_for_and_reserves_gpus() -> None:
     assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["ray-worker-gpu"]
 
 
-def test_ray_knows_every_option_that_is_given_to_it() -> None:
+@cache
+def ray_start_help() -> str:
     shown = [sys.executable, "-m", "ray.scripts.scripts", "start", "--help"]
-    known = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+
+
+def test_ray_knows_every_option_that_is_given_to_it() -> None:
     for name in OURS:
         start = re.search(r"ray start ([^&]*)", command(SERVICES[name]))
         assert start
         for option in re.findall(r"(--[\w-]+)", start[1]):
-            assert re.search(rf"{option}\b", known), (name, option)
+            assert re.search(rf"{option}\b", ray_start_help()), (name, option)
 
 
 def test_chimeralab_knows_every_option_and_variable_that_is_given_to_it() -> None:
@@ -152,3 +157,24 @@ def test_the_image_holds_every_package_of_the_distribution() -> None:
     for folder in folders:
         assert re.search(rf"^COPY {folder} {folder}$", DOCKERFILE, re.MULTILINE)
         assert f"!{folder}" in allowed
+
+
+def test_docs_for_several_hosts_use_this_image_and_options_that_are_known() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text().split("## Several hosts")[1]
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("\\\n", " ")
+    common = re.search(r'^lab="(.*?)"$', blocks, re.MULTILINE | re.DOTALL)
+    assert common
+    environment = SERVICES["ray-worker"]["environment"]
+    for part in (
+        "--network host",
+        f"--env RAY_AUTH_TOKEN_PATH={environment['RAY_AUTH_TOKEN_PATH']}",
+        f":{environment['RAY_AUTH_TOKEN_PATH']}:ro",
+        f":{environment['CHIMERALAB_HOME']}",
+    ):
+        assert part in common[1]
+    images = re.findall(r"\S+:\d+\.\d+\S*", blocks)
+    assert {*images} == {SERVICES["postgres"]["image"], SERVICES["dashboard"]["image"]}
+    starts = re.findall(r"(?:ray|chimeralab:\S+) (start --.*?)(?:&&|\n)", blocks)
+    assert [start.split()[1] for start in starts] == ["--head", "--block"]
+    for option in re.findall(r"--[\w-]+", " ".join(starts)):
+        assert re.search(rf"{option}\b", ray_start_help()), option
