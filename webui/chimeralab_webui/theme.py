@@ -1,4 +1,4 @@
-"""Gradio's own parts in the dashboard's colours; everything else is styled by static/chimera.css."""
+"""Gradio's own parts in the dashboard's colours; everything else is styled by static/*.css."""
 
 from __future__ import annotations
 

@@ -30,13 +30,14 @@ class RWKV7Config(RWKVConfig):
         None,
         ge=1,
         le=1024,
-        description="Rank of the map from token to in-context learning rate; default as the decay's",
+        description="Rank of the map from token to in-context learning rate; default 2.5 √width · head_dim / 64",
     )
     value_rank: int | None = Field(
         None,
         ge=1,
         le=1024,
-        description="Rank of the map from token to its share of the first layer's value; default 1.7 √width",
+        description="Rank of the map from token to its share of the first layer's value; default"
+        " 1.7 √width · head_dim / 64",
     )
     gate_rank: int | None = Field(
         None, ge=1, le=1024, description="Rank of the map from token to output gate; default 5 √width"

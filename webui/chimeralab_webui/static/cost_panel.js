@@ -1,4 +1,4 @@
-// What the stack costs before anything runs. The value holds what is asked (context, device, pin); the report and,
+// What the stack costs before anything runs. The value holds what is asked (context, device); the report and,
 // when a stack is pinned, its report under the same conditions come in `reply`.
 
 import { button, el, iconButton, select } from './dom.js';
