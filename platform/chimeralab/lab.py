@@ -71,8 +71,8 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
 
         Args:
             home: default `$CHIMERALAB_HOME`, then `~/.chimeralab`.
-            store: a database URL; default: SQLite in the home. Its password may stand in the file that
-                `$CHIMERALAB_STORE_PASSWORD_FILE` names.
+            store: a database URL; default: `$CHIMERALAB_STORE`, then SQLite in the home. Its password may stand in
+                the file that `$CHIMERALAB_STORE_PASSWORD_FILE` names.
             cluster: None reads and submits without one; "embedded" starts (or finds) the home's own;
                 anything else is the address of a Ray cluster.
             cpus, gpus: what an embedded cluster offers; default: what the machine has.
@@ -81,6 +81,7 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
             StoreError, ClusterError
         """
         place = Home.open(home)
+        store = store or os.environ.get("CHIMERALAB_STORE")
         password = os.environ.get("CHIMERALAB_STORE_PASSWORD_FILE")
         url = with_password(store, Path(password)) if store and password else store or place.store_url
         opened = Store.open(url)

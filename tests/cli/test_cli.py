@@ -223,6 +223,16 @@ def test_more_gpus_than_anybody_has_may_be_queued_while_no_cluster_is_known(call
     assert call("run", "attention", "--gpus", "8", "--detach", "-s", f"task.options.source={corpus}").code == 0
 
 
+def test_a_notebook_opens_the_store_that_a_command_writes_to(
+    call: Call, home: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHIMERALAB_STORE", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    assert call("run", "attention", "--detach", "-s", f"task.options.source={corpus}").code == 0
+    with Lab.open(home) as lab:
+        assert lab.runs().total == 1
+    assert not (home / "lab.db").exists()
+
+
 @pytest.fixture
 def busy_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:

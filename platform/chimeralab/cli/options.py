@@ -20,7 +20,7 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
-        envvar="CHIMERALAB_STORE",
+        envvar="CHIMERALAB_STORE",  # that `Lab.open` reads too; here it is told by --help
         help="Database URL; default SQLite in the home. CHIMERALAB_STORE_PASSWORD_FILE may hold its password.",
     ),
 ]
