@@ -54,8 +54,9 @@ class ClusterStatus:
 class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, KernelRecords):
     """A store, and (where one is wanted) a cluster that works on its queue. Use it as a context manager."""
 
-    def __init__(self, home: Home, store: Store, cluster: Cluster | None = None) -> None:
-        self.home, self.store, self.cluster_connection = home, store, cluster
+    def __init__(self, home: Home, store: Store) -> None:
+        self.home, self.store = home, store
+        self.cluster_connection: Cluster | None = None
 
     @classmethod
     def open(
@@ -84,25 +85,30 @@ class Lab(Composing, WeightRecords, RunRecords, SweepRecords, StudyRecords, Kern
         store = store or os.environ.get("CHIMERALAB_STORE")
         password = os.environ.get("CHIMERALAB_STORE_PASSWORD_FILE")
         url = with_password(store, Path(password)) if store and password else store or place.store_url
-        opened = Store.open(url)
-        if cluster is None:
-            return cls(place, opened)
-        from chimeralab.scheduling import connect, embedded
+        lab = cls(place, Store.open(url))
+        if cluster is not None:
+            try:
+                lab.connect(cluster, cpus=cpus, gpus=gpus)
+            except ClusterError:
+                lab.close()
+                raise
+        return lab
 
-        try:
-            connection = embedded(place, cpus=cpus, gpus=gpus) if cluster == "embedded" else connect(place, cluster)
-        except ClusterError:
-            opened.close()
-            raise
-        lab = cls(place, opened, connection)
+    def connect(self, cluster: str, *, cpus: int | None = None, gpus: int | None = None) -> None:
+        """Connect to a cluster, as `open` does, and start its dispatcher where it does not run.
+
+        Do it again when the cluster was silent: after its head was started anew it has neither.
+
+        Raises:
+            ClusterError
+        """
+        from chimeralab.scheduling import connect, embedded
         from chimeralab.scheduling.dispatcher import ensure_dispatcher
 
-        try:
-            ensure_dispatcher(opened.url, str(place.path), connection.identity, connection.address)
-        except ClusterError:
-            lab.close()
-            raise
-        return lab
+        own = cluster == "embedded"
+        connection = embedded(self.home, cpus=cpus, gpus=gpus) if own else connect(self.home, cluster)
+        self.cluster_connection = connection
+        ensure_dispatcher(self.store.url, str(self.home.path), connection.identity, connection.address)
 
     @staticmethod
     def stop_cluster(home: Path | str | None = None) -> bool:

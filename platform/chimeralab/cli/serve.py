@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
+import threading
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +16,11 @@ from chimeralab.cli.manage import print_comparison
 from chimeralab.cli.options import ClusterOption, HomeOption, StoreOption, open_lab
 from chimeralab.cli.output import err, out
 from chimeralab.cli.train import make_spec, watch
-from chimeralab.errors import RunFailed, SpecError
+from chimeralab.errors import ClusterError, LabError, RunFailed, SpecError
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on. There is no login yet: keep it on loopback.")]
 PortOption = Annotated[int, typer.Option(help="Port of the dashboard.", min=1, max=65535)]
+LOOK_SECONDS = 30.0  # as long as a cluster may be silent
 HYBRID = "every(3, attention, offset=2, base=mamba2) x6"
 
 
@@ -41,7 +45,7 @@ def up(
     lab = open_lab(home, store, cluster, cpus=cpus, gpus=gpus)
     try:
         out.print(f"dashboard: http://{host}:{port}/", markup=False)
-        _serve(lab, host, port)
+        _serve(lab, host, port, lambda: lab.connect(cluster, cpus=cpus, gpus=gpus))
     finally:
         lab.close(keep_cluster=keep_cluster)
 
@@ -81,7 +85,7 @@ def demo(
         if serve_dashboard:
             ids = ",".join(str(run_id) for run_id in run_ids)
             out.print(f"dashboard: http://{host}:{port}/ui/compare?runs={ids}   (Ctrl-C ends it)", markup=False)
-            _serve(lab, host, port)
+            _serve(lab, host, port, lambda: lab.connect(cluster))
 
 
 def _check_port(host: str, port: int) -> None:
@@ -94,13 +98,45 @@ def _check_port(host: str, port: int) -> None:
         ) from None
 
 
-def _serve(lab: Any, host: str, port: int) -> None:
-    """Serve until Ctrl-C or SIGTERM, which are the ordinary ways to end it."""
+def _serve(lab: Any, host: str, port: int, connect: Callable[[], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM, which are the ordinary ways to end it, or until the cluster is lost.
+
+    Raises:
+        ClusterError: the cluster was silent, and `connect` did not bring it back.
+    """
     from chimeralab_webui.app import serve  # gradio takes 5 s to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ended, lost = threading.Event(), list[ClusterError]()
+
+    def watch() -> None:
+        try:
+            _keep_cluster(lab, connect, ended)
+        except ClusterError as error:
+            lost.append(error)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, name="cluster watch", daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         serve(lab, host, port)
+    ended.set()
+    if lost:
+        raise lost[0]
+
+
+def _keep_cluster(lab: Any, connect: Callable[[], None], ended: threading.Event) -> None:
+    """Connect again whenever the cluster has been silent for a minute: a head that was started anew knows no lab."""
+    silent = 0
+    while not ended.wait(LOOK_SECONDS):
+        try:
+            status = lab.cluster()
+        except LabError:
+            continue  # the store is away: nobody can report
+        silent = 0 if status is not None and status.alive else silent + 1
+        if silent == 2:
+            err.print("the cluster is silent; connecting again …")
+            connect()
+            silent = 0
 
 
 def _demo_runs(lab: Any, steps: int, d_model: int) -> list[tuple[str, int, dict[str, Any]]]:
