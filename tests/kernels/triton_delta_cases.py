@@ -200,12 +200,17 @@ def test_dispatch_takes_the_triton_kernel_in_one_graph(form: str) -> None:
     assert error(torch.compile(call, fullgraph=True, backend="aot_eager")(**inputs), expected) < 1e-6
 
 
-def test_a_gpu_with_less_shared_memory_takes_single_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops.tiles, "architecture", lambda: "sm86")
-    several, one = (on_device({n: x.float() for n, x in delta_inputs("scalar", T).items()}) for T in (3, 1))
-    assert "shared memory of a Hopper GPU" in (KERNEL.unsupported(**several) or "")
+def test_a_gpu_with_less_shared_memory_takes_smaller_heads_and_single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(T: int, K: int, architecture: str) -> str:
+        monkeypatch.setattr(ops.tiles, "architecture", lambda: architecture)
+        inputs = delta_inputs("scalar", T, B=1, G=1, H=1, K=K, V=K)
+        return KERNEL.unsupported(**on_device({name: x.float() for name, x in inputs.items()})) or ""
+
+    assert "more shared memory than this GPU has" in lacks(3, 136, "sm86")
+    assert not lacks(3, 128, "sm86")
+    assert not lacks(3, 136, "sm80")
     with torch.no_grad():
-        assert KERNEL.unsupported(**one) is None
+        assert not lacks(1, 136, "sm86")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chimeralab import Kernel, ops
 from chimeralab_kernels.triton_tier import memory_bound, tunings
-from chimeralab_kernels.triton_tier.delta_plan import sizes_lack
+from chimeralab_kernels.triton_tier.delta_plan import memory_lacks, sizes_lack
 from chimeralab_kernels.triton_tier.machine import DTYPES, INSTALLED, INTERPRETED, machine_lacks
 
 __all__ = ["DTYPES", "INSTALLED", "INTERPRETED", "kernels"]
@@ -130,10 +130,10 @@ def _delta_rule_unsupported(
         return "needs at least one token"
     # The step for one token takes every size up to 256.
     chunks = v.shape[1] > 1 or cu_seqlens is not None or torch.is_grad_enabled()
-    if chunks and ops.tiles.architecture() not in ops.tiles.ROOMY:
-        return "needs the shared memory of a Hopper GPU for more than one token"
     by_channel = chunks and log_decay is not None and log_decay.dim() == 4
-    return sizes_lack(q.shape[-1], v.shape[-1], q.dtype, by_channel=by_channel, general=chunks and a is not None)
+    K, V = q.shape[-1], v.shape[-1]
+    reason = memory_lacks(ops.tiles.architecture(), K, V, q.dtype) if chunks else None
+    return reason or sizes_lack(K, V, q.dtype, by_channel=by_channel, general=chunks and a is not None)
 
 
 def _long_convolution(*args: Any, **named: Any) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from chimeralab import ops
 from chimeralab_kernels.triton_tier.gla_plan import PROGRAMS, Cut
 from chimeralab_kernels.triton_tier.launch import matrix_size
 
@@ -30,6 +31,18 @@ def sizes_lack(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: 
     if by_channel and not general and key_dim > 128:
         return "takes up to 128 keys a head with a decay by channel in half precision"
     return None
+
+
+def memory_lacks(architecture: str, key_dim: int, value_dim: int, dtype: torch.dtype) -> str | None:
+    """Why a GPU's shared memory does not hold what a program has of a chunk; or None.
+
+    In half precision it is up to 96 KiB for heads of 64 and 152 KiB for larger ones, in float32 64 KiB for heads of 128
+    and 128 KiB for larger ones. An A100 (sm80) has 163 KiB, most others below Hopper 99.
+    """
+    most = 128 if dtype == torch.float32 else 64
+    if architecture in (*ops.tiles.ROOMY, "sm80") or max(key_dim, value_dim) <= most:
+        return None
+    return f"needs more shared memory than this GPU has, with heads above {most} and more than one token"
 
 
 def filled(key_dim: int, value_dim: int, dtype: torch.dtype, *, by_channel: bool, general: bool) -> tuple[int, int]:
