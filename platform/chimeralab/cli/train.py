@@ -101,7 +101,7 @@ def resume(
     cluster: ClusterOption = "embedded",
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with failed or cancelled runs from their newest checkpoints, and wait for them."""
+    """Go on with failed or cancelled runs from their newest checkpoints, and wait for them; JSON is a line a run."""
     from chimeralab.lab import UNFINISHED
 
     with open_lab(home, store) as lab:
@@ -126,7 +126,7 @@ def _finish(lab: Lab, run_ids: Sequence[int], as_json: bool) -> None:
     comparison = lab.compare(run_ids)
     if as_json:
         for compared in comparison.rows:
-            out.print(compared.model_dump_json(indent=2), markup=False, soft_wrap=True)
+            typer.echo(compared.model_dump_json())
     else:
         print_comparison(comparison)
     for row in rows:
