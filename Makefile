@@ -22,12 +22,12 @@ demo: $(VENV)/installed
 # keeps runs and sweeps in the store through a cluster that is killed (the store's own tests use both already).
 # Two processes each, a file of the cluster's whole in one: its tests share a cluster.
 test: $(VENV)/installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not cluster and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not cluster and not browser"
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "cluster or browser"
 	CHIMERALAB_TEST_STORE=postgresql $(BIN)/pytest -q -n 2 --dist loadfile -m either_store
 
 fast: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not cluster and not browser and not parity"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not cluster and not browser and not parity"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -61,7 +61,7 @@ gpu-sizes:
 # pytest -k mamba2 --catalogue docs/catalogue.md
 catalogue: $(VENV)/installed-dev
 	rm -f docs/catalogue.md
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "oracle or contract or trains" --catalogue docs/catalogue.md
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "oracle or contract or trains" --catalogue docs/catalogue.md
 
 screenshots: $(VENV)/installed-dev
 	CHIMERALAB_SCREENSHOTS=1 $(BIN)/pytest -m browser

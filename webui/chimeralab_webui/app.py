@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from chimeralab_webui.theme import theme
 from chimeralab_webui.widgets import listen, widget
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from chimeralab import Lab, Page
 
 UI = "/ui"
@@ -55,8 +58,8 @@ def make_app(lab: Lab) -> FastAPI:
         return gr.mount_gradio_app(app, demo, path=UI, theme=theme(), footer_links=[], run_history=False, pwa=False)
 
 
-def serve(lab: Lab, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serve the dashboard until it is interrupted.
+def serve(lab: Lab, host: str = "127.0.0.1", port: int = 7860, over: threading.Event | None = None) -> None:
+    """Serve the dashboard until it is interrupted, or until `over` is set.
 
     Raises:
         LabError: the address cannot be taken.
@@ -72,7 +75,15 @@ def serve(lab: Lab, host: str = "127.0.0.1", port: int = 7860) -> None:
             remedy="Choose another port with --port, or stop what uses this one",
         ) from None
     with sock:
-        uvicorn.Server(uvicorn.Config(make_app(lab), log_level="warning")).run(sockets=[sock])
+        server = uvicorn.Server(uvicorn.Config(make_app(lab), log_level="warning"))
+        if over is not None:
+            threading.Thread(target=_stop, args=(server, over), name="end of serving", daemon=True).start()
+        server.run(sockets=[sock])
+
+
+def _stop(server: uvicorn.Server, over: threading.Event) -> None:
+    over.wait()
+    server.should_exit = True
 
 
 def _pages(lab: Lab) -> gr.Blocks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -107,27 +106,27 @@ def _serve(lab: Any, host: str, port: int, connect: Callable[[], None]) -> None:
     from chimeralab_webui.app import serve  # gradio takes 5 s to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    ended, lost = threading.Event(), list[ClusterError]()
+    over, lost = threading.Event(), list[ClusterError]()
 
     def watch() -> None:
         try:
-            _keep_cluster(lab, connect, ended)
+            _keep_cluster(lab, connect, over)
         except ClusterError as error:
             lost.append(error)
-            os.kill(os.getpid(), signal.SIGINT)
+            over.set()
 
     threading.Thread(target=watch, name="cluster watch", daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        serve(lab, host, port)
-    ended.set()
+        serve(lab, host, port, over)
+    over.set()
     if lost:
         raise lost[0]
 
 
-def _keep_cluster(lab: Any, connect: Callable[[], None], ended: threading.Event) -> None:
+def _keep_cluster(lab: Any, connect: Callable[[], None], over: threading.Event) -> None:
     """Connect again whenever the cluster has been silent for a minute: a head that was started anew knows no lab."""
     silent = 0
-    while not ended.wait(LOOK_SECONDS):
+    while not over.wait(LOOK_SECONDS):
         try:
             status = lab.cluster()
         except LabError:
