@@ -123,6 +123,28 @@ def test_a_member_is_pruned_at_its_evaluation_though_the_dispatcher_has_just_bee
     assert [run.cancel_requested for run in lab.store.active()] == [False, True, True]
 
 
+def test_a_sweep_that_comes_while_the_dispatcher_looks_has_no_more_at_work_than_it_wants(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = {"stack": {"pattern": "attention[heads=2], ffn=none", "d_model": 16}, "task": {"name": "mqar"}}
+    spec = SweepSpec.read({"name": "late", "base": base, "axes": {"train.lr": [1e-2, 1e-3, 1e-4]}, "at_once": 1})
+    dispatcher = Dispatcher.__new__(Dispatcher)  # without its threads
+    dispatcher.store, dispatcher.identity, dispatcher.pool = lab.store, "here", Pool("")
+    look = lab.store.sweeps
+
+    def look_and_then_it_comes(*status: Any) -> list[Any]:
+        found = look(*status)
+        lab.sweep(spec)
+        return found
+
+    monkeypatch.setattr(lab.store, "sweeps", look_and_then_it_comes)
+    monkeypatch.setattr("chimeralab.scheduling.nodes.living", lambda: TWO)
+    monkeypatch.setattr(dispatcher.pool, "hire", lambda run, name, node: worker(name, node, 1, sweep=run.sweep))
+    dispatcher._launch()
+    assert len(dispatcher.pool.busy) == 1
+    assert lab.sweep_table("late").members == {"starting": 1, "queued": 2}
+
+
 def test_one_and_a_half_gpus_are_refused() -> None:
     assert (Resources(gpus=0.5).gpus, Resources(gpus=2).gpus) == (0.5, 2)
     with pytest.raises(ValueError, match="take a whole number, or a fraction below 1"):

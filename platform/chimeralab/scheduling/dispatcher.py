@@ -150,12 +150,14 @@ class Dispatcher:
         Passed over are members of a sweep that has as many at work as it wants, and what no node could ever hold.
         """
         self.pool.dismiss_unneeded()
-        limits = {sweep.id: sweep.at_once for sweep in self.store.sweeps("active") if sweep.at_once}
+        limits = {sweep.id: sweep.at_once for sweep in self.store.sweeps("active")}
         busy = Counter(worker.sweep for worker in self.pool.busy.values())
-        full = [sweep for sweep, limit in limits.items() if busy[sweep] >= limit]
+        full = [sweep for sweep, limit in limits.items() if 0 < limit <= busy[sweep]]
         there: list[nodes.Node] = []
         for run in self._waiting(full):
-            if run.sweep in limits and busy[run.sweep] >= limits[run.sweep]:
+            if run.sweep is not None and run.sweep not in limits:  # its sweep came after we had asked
+                limits[run.sweep] = self.store.sweep(run.sweep).at_once
+            if run.sweep is not None and 0 < limits[run.sweep] <= busy[run.sweep]:
                 continue
             there = there or nodes.living()
             cpus, gpus = run.resources["cpus"], run.resources["gpus"]
