@@ -75,6 +75,11 @@ class RunFailed(LabError):
     """A run stopped for a reason of its own: NaN loss, out of memory, unreadable data."""
 
 
+def described(error: Exception) -> str:
+    """What a person should read of it: an error of ours speaks for itself, any other needs its kind."""
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean 'mamba2'?`, or the list of known names when none is close."""
     names = sorted(known)

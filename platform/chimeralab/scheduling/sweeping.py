@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from chimeralab.errors import LabError, StoreError
+from chimeralab.errors import StoreError, described
 from chimeralab.events import Event, Metrics
 from chimeralab.scheduling.submission import new_members
 from chimeralab.store import UNFINISHED, MemberRow, Store, SweepRow
@@ -74,8 +74,7 @@ class SweepKeeper:
                     raise
                 except Exception as error:  # a point that cannot be built, or no optuna here: it would fail each time
                     log.exception("sweep %s", row.name)
-                    told = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-                    self.store.end_sweep(row.id, "failed", told)
+                    self.store.end_sweep(row.id, "failed", described(error))
             self.store.settle_sweep(row.id)
 
     def _ask(self, row: SweepRow) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from chimeralab.errors import LabError, StaleAttempt
+from chimeralab.errors import LabError, StaleAttempt, described
 from chimeralab.events import Event, Log, dump_events
 from chimeralab.runs import RunSpec
 from chimeralab.runs.sink import Sink
@@ -144,7 +144,7 @@ class RunWorker:
         except Exception as error:
             sink.emit(Log(level="error", message=traceback.format_exc()))
             # What the lab says by itself (a loss that is not finite) harms nothing; what torch or CUDA said may.
-            return "failed", _described(error), isinstance(error, LabError) and error.__cause__ is None
+            return "failed", described(error), isinstance(error, LabError) and error.__cause__ is None
         return "completed", "", True
 
     def _end_when_idle(self) -> None:
@@ -152,10 +152,6 @@ class RunWorker:
             time.sleep(5)
             if self._current is None and time.monotonic() - self._idle_since > IDLE_SECONDS:
                 os._exit(0)
-
-
-def _described(error: Exception) -> str:
-    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
 
 
 def _forget() -> bool:

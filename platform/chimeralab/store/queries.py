@@ -180,10 +180,6 @@ class Queries:
         query = columns_of(artifact, ArtifactRow).where(artifact.run_id == run_id)
         return self._all(ArtifactRow, query.order_by(artifact.role))
 
-    def newest_checkpoint(self, run_id: int) -> ArtifactRow | None:
-        """The checkpoint to resume from."""
-        return next((row for row in self.artifacts(run_id) if row.role == "newest"), None)
-
     def projects(self) -> list[str]:
         with self._database.reading() as connection:
             return sorted(connection.scalars(select(Project.name)))
