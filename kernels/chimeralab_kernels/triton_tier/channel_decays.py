@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.halves import halves
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -13,8 +15,7 @@ def sums(of, x, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     """Σ_r of_tr x_rk for `of` of zeros and ones: exact products, x as two bfloat16 numbers where SPLIT."""
     if SPLIT:
         ones = of.to(tl.bfloat16)
-        high = x.to(tl.bfloat16)
-        low = (x - high.to(tl.float32)).to(tl.bfloat16)
+        high, low = halves(x)
         return tl.dot(ones, low, tl.dot(ones, high))
     return tl.dot(of.to(tl.float32), x, input_precision=PRECISION)
 

@@ -21,7 +21,7 @@ from chimeralab_kernels.triton_tier.launch import matrix_size, strides
 class Chunks:
     """The operands of `delta_scan`, in its letters. With row factors x and w are both the keys."""
 
-    system: Tensor  # B·H N C C: (I + A)⁻¹ − I
+    system: Tensor  # B·H N 1|2 C C: (I + A)⁻¹ − I, of two it is the sum
     from_e: Tensor  # B·H N C C
     x: Tensor  # B T . K
     w: Tensor  # B T . K
@@ -119,15 +119,15 @@ def within_constants(cut: Cut, v: Tensor, flat: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def matrices(cut: Cut, v: Tensor, dtype: torch.dtype) -> Tensor:
-    """A matrix for each chunk: B·H N C C."""
-    return v.new_empty((v.shape[0] * v.shape[2], cut.chunks, cut.chunk, cut.chunk), dtype=dtype)
+def matrices(cut: Cut, v: Tensor, dtype: torch.dtype, *parts: int) -> Tensor:
+    """A matrix, or `parts` of one, for each chunk: B·H N C C."""
+    return v.new_empty((v.shape[0] * v.shape[2], cut.chunks, *parts, cut.chunk, cut.chunk), dtype=dtype)
 
 
 def invert(chunks: Chunks) -> None:
     """Write `system`. What `overlaps` has above its diagonals is lost."""
-    n, m, C, _ = chunks.system.shape
-    invert_systems[(n * m,)](chunks.overlaps, chunks.system, C=C, num_warps=1, num_stages=1)
+    n, m, parts, C, _ = chunks.system.shape
+    invert_systems[(n * m,)](chunks.overlaps, chunks.system, C=C, HALVES=parts == 2, num_warps=1, num_stages=1)
 
 
 def scan(
@@ -151,7 +151,11 @@ def scan(
     x_rows, w_rows = (c.writes, c.reads) if backwards else (c.reads, c.writes)
     B, T, K = x.shape[0], x.shape[1], x.shape[-1]
     V = K if v is None else v.shape[-1]
-    tile = scan_tile(K, V, x.dtype, rows=rows, general=c.feed is not None, output=y is not None, adds=k is not None)
+    halves = c.system.shape[2] == 2
+    tile = scan_tile(
+        K, V, x.dtype,
+        rows=rows, halves=halves, general=c.feed is not None, output=y is not None, adds=k is not None,
+    )  # fmt: skip
     delta_scan[(-(-V // tile.block_v) * cut.segments * B * heads,)](
         x, w, q, k, v, c.system, feed, from_e, c.from_v, x_rows, w_rows, c.reads, c.decay, e, y, states, start, final,
         cut.table, cut.offsets, *strides(x), *strides(w), *strides(q), *strides(k), *strides(v),
@@ -161,7 +165,8 @@ def scan(
         BACKWARDS=backwards, ROWS=rows, VALUES=v is not None, FEED=v is not None and feed is not None,
         OUTPUT=y is not None, FROM_V=c.from_v is not None, ADD=v is not None and k is not None,
         STATES=states is not None, STARTS=start is not None, SEGMENT=segment, ENDS=final is not None,
-        PACKED=cut.table is not None, PRECISION=precision(x), num_warps=tile.warps, num_stages=tile.stages,
+        PACKED=cut.table is not None, HALVES=halves, PRECISION=precision(x),
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from chimeralab_kernels.triton_tier.channel_decays import sums
 from chimeralab_kernels.triton_tier.delta_decays import block_size, load_decays
 from chimeralab_kernels.triton_tier.delta_stacks import block_factors, level_factors, reader_rows
 from chimeralab_kernels.triton_tier.gla_scan import place
+from chimeralab_kernels.triton_tier.halves import halves
 
 
 @triton.jit
@@ -35,6 +36,7 @@ def delta_general_gradients(  # noqa: PLR0915
     LIMIT: tl.constexpr,
     FLAT: tl.constexpr,  # chunks that are not steep; otherwise those that are
     PACKED: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    HALVES: tl.constexpr,  # dA as two bfloat16 numbers
 ):  # fmt: skip
     """One program: a block of K of one chunk of one head."""
     blocks: tl.constexpr = (K + BK - 1) // BK
@@ -90,13 +92,19 @@ def delta_general_gradients(  # noqa: PLR0915
     W = tl.load(writer + column[None, :], mask=inside, other=0.0).to(tl.float32)
     faded_w = (W * w_block).to(low)
     left *= tl.exp2(total)
-    dA = tl.where(t[None, :] < (t + tl.where(query, 1, 0))[:, None], dA, 0.0).to(low)
+    dA = tl.where(t[None, :] < (t + tl.where(query, 1, 0))[:, None], dA, 0.0)
+    if HALVES:
+        dA, rest = halves(dA)
+    else:
+        dA = dA.to(low)
     at_own = mine[:, None] * K + column[None, :]
     if FLAT:  # exp(G) = exp(E) exp(total / 2): states and pairs share their factors
         half = tl.exp2(0.5 * total)[None, :]
         dW *= half
         left += tl.sum(faded_w.to(tl.float32) * dW, 0)
         dR = tl.dot(dA, faded_w, dR * half, input_precision=PRECISION)
+        if HALVES:
+            dR = tl.dot(rest, faded_w, dR)
         r_block, _ = block_factors(gs, total, t, reach, size, False, FLAT, LIMIT, SPLIT, PRECISION)
         R = tl.load(reader + column[None, :], mask=inside, other=0.0).to(tl.float32) * sign
         faded_r = (R * r_block).to(low)
@@ -105,6 +113,8 @@ def delta_general_gradients(  # noqa: PLR0915
         tl.store(dq + at_own, dR.to(dq.dtype.element_ty), mask=inside & query[:, None])
         tl.store(da + at_own, dR.to(low), mask=inside & ~query[:, None])
         dW = tl.dot(tl.trans(dA), faded_r, dW, input_precision=PRECISION)
+        if HALVES:
+            dW = tl.dot(tl.trans(rest), faded_r, dW)
         d_decay -= sums(token[:, None] <= t[None, :], faded_w.to(tl.float32) * dW, SPLIT, PRECISION)
         dW *= w_block
     else:

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
+from chimeralab_kernels.triton_tier.halves import halves
 
 
 @triton.jit
@@ -31,7 +32,9 @@ def delta_gradients(  # noqa: PLR0915
     q_b, q_t, q_h, k_b, k_t, k_h, y_b, y_t, y_h, g_b, g_t, g_h, beta_b, beta_t, beta_h,  # strides
     T, H, chunks, group_heads, scale,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-    DECAYS: tl.constexpr, BETAS: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    DECAYS: tl.constexpr, BETAS: tl.constexpr, PACKED: tl.constexpr,
+    HALVES: tl.constexpr,  # dP and dA as two bfloat16 numbers each
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """With one decay, or none, a token and head. One program: one chunk of one head; BV ≥ V."""
     at = tl.program_id(0).to(tl.int64)
@@ -78,8 +81,14 @@ def delta_gradients(  # noqa: PLR0915
         d_scores *= scale
     if BETAS:
         weight = tl.load(beta + b * beta_b + h * beta_h + t * beta_t, mask=live, other=0.0).to(tl.float32)
-    d_scores = tl.where(row[:, None] >= row[None, :], d_scores, 0.0).to(written.dtype)
-    d_overlaps = tl.where(row[:, None] > row[None, :], d_overlaps, 0.0).to(written.dtype)
+    d_scores = tl.where(row[:, None] >= row[None, :], d_scores, 0.0)
+    d_overlaps = tl.where(row[:, None] > row[None, :], d_overlaps, 0.0)
+    if HALVES:
+        d_scores, low_scores = halves(d_scores)
+        d_overlaps, low_overlaps = halves(d_overlaps)
+    else:
+        d_scores = d_scores.to(written.dtype)
+        d_overlaps = d_overlaps.to(written.dtype)
 
     d_weight = tl.zeros([C], tl.float32)
     whole = 0.0
@@ -108,11 +117,17 @@ def delta_gradients(  # noqa: PLR0915
             whole += tl.sum(writes, 0)
             whole += tl.sum(tl.sum(before.to(tl.float32) * after.to(tl.float32), 1), 0) * kept
         d_queries = tl.dot(d_scores, writers, d_queries, input_precision=PRECISION)
+        if HALVES:
+            d_queries = tl.dot(low_scores, writers, d_queries)
         own_k = (mine + t[:, None] * H) * K + column[None, :]
         tl.store(dq + own_k, d_queries.to(dq.dtype.element_ty), mask=rows_k)
         d_readers = tl.dot(d_overlaps, writers, d_readers, input_precision=PRECISION)
         d_writers = tl.dot(tl.trans(d_scores), queries, d_writers, input_precision=PRECISION)
         d_writers = tl.dot(tl.trans(d_overlaps), keys, d_writers, input_precision=PRECISION)
+        if HALVES:
+            d_readers = tl.dot(low_overlaps, writers, d_readers)
+            d_writers = tl.dot(tl.trans(low_scores), queries, d_writers)
+            d_writers = tl.dot(tl.trans(low_overlaps), keys, d_writers)
         d_weight += tl.sum(keys * d_writers, 1)
         d_keys = d_readers + d_writers * weight[:, None]
         tl.store(dk + own_k, d_keys.to(dk.dtype.element_ty), mask=rows_k)

@@ -67,7 +67,7 @@ def plan(batch: int, heads: int, T: int, key_dim: int, value_dim: int, dtype: to
     single, K = dtype == torch.float32, matrix_size(key_dim)
     chunk = 16 if single else 64
     chunks = -(-T // chunk)
-    block_v = scan_tile(K, value_dim, dtype, rows=True, general=False, output=True, adds=False).block_v
+    block_v = scan_tile(K, value_dim, dtype, rows=True, halves=False, general=False, output=True, adds=False).block_v
     segments = min(PROGRAMS // (batch * heads * -(-value_dim // block_v)), chunks // 8)
     if segments < LEAST_SEGMENTS or K > 128:  # the matrices of larger heads do not fit a processor
         segments = 1
@@ -107,14 +107,29 @@ def gradient_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, decays: b
     return GradientTile(32 if decays else 64, 4, 2)
 
 
+def halves_pairs(key_dim: int, dtype: torch.dtype) -> bool:
+    """Whether gradients of scores go on as two numbers of bfloat16: with few channels their rounding weighs more."""
+    return dtype == torch.bfloat16 and key_dim < 64
+
+
 def scan_tile(
-    key_dim: int, value_dim: int, dtype: torch.dtype, *, rows: bool, general: bool, output: bool, adds: bool
+    key_dim: int,
+    value_dim: int,
+    dtype: torch.dtype,
+    *,
+    rows: bool,
+    halves: bool,
+    general: bool,
+    output: bool,
+    adds: bool,
 ) -> Tile:
-    """For a scan whose operands carry row factors or not, with a and b or not, that writes y or not, and whose state
-    takes a second product or not."""
+    """For a scan whose operands carry row factors or not, one of them as two numbers or not, with a and b or not, that
+    writes y or not, and whose state takes a second product or not."""
     single, K, V = dtype == torch.float32, matrix_size(key_dim), matrix_size(value_dim)
     if single or K > 128:
         return Tile(min(V, 32), 4, 2 if rows and not single else 1)
+    if halves and V == 128 and K == 128:
+        return Tile(128, 8, 2) if output or adds else Tile(64, 4, 3)
     if rows or V <= 64 or (general and output) or (V == 128 and not (output or adds)):
         return Tile(min(V, 64), 4, 2)
     return Tile(128, 8, 3 if output else 2)  # operands of their own fill the shared memory: more columns share them

@@ -29,7 +29,7 @@ from chimeralab_kernels.triton_tier.delta_chunks import (
 )
 from chimeralab_kernels.triton_tier.delta_general_gradients import delta_general_gradients
 from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
-from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, plan, within_tile
+from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, halves_pairs, plan, within_tile
 from chimeralab_kernels.triton_tier.delta_step import delta_step
 from chimeralab_kernels.triton_tier.gla_packing import cut_sequences, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import Cut
@@ -83,7 +83,7 @@ def delta_forward(
     """y, the final state, each chunk's `system`, and of each segment the state that it meets and its matrix (empty
     when there is one)."""
     cut = _cut(k, v, cu_seqlens)
-    y, final, system, starts, transition = _outputs(k, v, cut)
+    y, final, system, starts, transition = _outputs(k, v, g, cut)
     if v.shape[1] == 1 and cu_seqlens is None:
         _step(q, k, v, beta, g, a, b, initial, scale, y, final)
         return y, final, system, starts, transition
@@ -157,7 +157,8 @@ def delta_backward(
                 delta_general_gradients[grid](
                     q, k, a, b, g, v, dy, e, dr, states, ends, chunks.steep, dq, dk, da, db, dg, cut.table,
                     *(stride for x in (q, k, a, b) for stride in strides(x)), *g.stride(),
-                    *(stride for x in (v, dy) for stride in strides(x)), *sizes, **options,
+                    *(stride for x in (v, dy) for stride in strides(x)), *sizes,
+                    HALVES=halves_pairs(K, v.dtype), **options,
                 )  # fmt: skip
                 continue
             if beta is not None and parts is None:
@@ -176,8 +177,8 @@ def delta_backward(
             *(stride for x in (q, k, dy, g, beta) for stride in strides(x)),
             T, H, cut.chunks, H // G, scale,
             K=K, V=V, BK=part.block_k, BV=matrix_size(V), C=cut.chunk, DECAYS=g is not None,
-            BETAS=beta is not None, PACKED=cut.table is not None, PRECISION=precision(v),
-            num_warps=part.warps, num_stages=part.stages,
+            BETAS=beta is not None, PACKED=cut.table is not None, HALVES=g is None and halves_pairs(K, v.dtype),
+            PRECISION=precision(v), num_warps=part.warps, num_stages=part.stages,
         )  # fmt: skip
     if G != H:
         dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
@@ -250,13 +251,15 @@ def _cut(k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Cut:
     return cut if cu_seqlens is None else cut_sequences(v, cu_seqlens, cut.chunk)
 
 
-def _outputs(k: Tensor, v: Tensor, cut: Cut) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _outputs(k: Tensor, v: Tensor, g: Tensor | None, cut: Cut) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     B, _, H, V = v.shape
     K = k.shape[-1]
     met = cut.starts(k, v)
     shapes = ((B * cut.sequences, H, K, V), met, (*met[:2], K, K) if len(met) > 1 else (0,))
     final, starts, transition = (v.new_empty(shape, dtype=torch.float32) for shape in shapes)
-    return v.new_empty(v.shape), final, matrices(cut, v, v.dtype), starts, transition
+    # Without a decay nothing is forgotten, the state's errors least of all: bfloat16 is too little.
+    parts = 2 if g is None and v.dtype == torch.bfloat16 else 1
+    return v.new_empty(v.shape), final, matrices(cut, v, v.dtype, parts), starts, transition
 
 
 @delta_forward.register_fake
@@ -272,7 +275,7 @@ def _(
     cu_seqlens: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(k, v, _cut(k, v, cu_seqlens))
+    return _outputs(k, v, g, _cut(k, v, cu_seqlens))
 
 
 @delta_backward.register_fake

@@ -20,13 +20,15 @@ import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.gla_scan import place
+from chimeralab_kernels.triton_tier.halves import halved_dot
 
 
 @triton.jit
 def delta_scan(  # noqa: PLR0915
     x, w, q, k,  # B T H K each
     v,  # B T H V
-    system, feed, from_e, from_v,  # B·H chunks C C: T − I, M, P, N
+    system,  # B·H chunks C C: T − I; with HALVES B·H chunks 2 C C
+    feed, from_e, from_v,  # B·H chunks C C: M, P, N
     x_rows, w_rows, third_rows,  # B·H chunks C: factors of the rows of x, of w, and of q or k
     decay,  # B·H chunks K, or with row factors B·H chunks C, whose last row it is
     e, y,  # B T H V
@@ -50,6 +52,7 @@ def delta_scan(  # noqa: PLR0915
     SEGMENT: tl.constexpr,
     ENDS: tl.constexpr,  # write final
     PACKED: tl.constexpr,  # a segment is a sequence
+    HALVES: tl.constexpr,  # T − I, what it multiplies and what S' takes up are two bfloat16 numbers each
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One program: BV columns of one head's state through one segment."""
@@ -116,8 +119,14 @@ def delta_scan(  # noqa: PLR0915
                 met = tl.dot(values, tl.trans(feeding), met, input_precision=PRECISION)
             else:
                 met += values.to(tl.float32)
-        inverse = tl.load(system + at * C * C + cell)
-        written = tl.dot(met.to(held.dtype), tl.trans(inverse), met, input_precision=PRECISION)
+        if HALVES:
+            inverse = tl.load(system + 2 * at * C * C + cell)
+            written = halved_dot(met, tl.trans(inverse), met)
+            inverse = tl.load(system + (2 * at + 1) * C * C + cell)
+            written = tl.dot(met.to(held.dtype), tl.trans(inverse), written)
+        else:
+            inverse = tl.load(system + at * C * C + cell)
+            written = tl.dot(met.to(held.dtype), tl.trans(inverse), met, input_precision=PRECISION)
         if STATES:
             tl.store(e + t[:, None] * H * V, tl.trans(written).to(e.dtype.element_ty), mask=rows_v)
         if ROWS and (OUTPUT or ADD):
@@ -136,7 +145,7 @@ def delta_scan(  # noqa: PLR0915
         if ROWS:
             S *= tl.load(decay + at * C + C - 1)
             written *= (tl.load(w_rows + at * C + row) * w_scale)[None, :]
-            S = tl.dot(written.to(held.dtype), reader, S, input_precision=PRECISION)
+            S = _taken_up(written, reader, S, HALVES, PRECISION)
         else:
             S *= tl.load(decay + at * K + column_k, mask=in_k, other=0.0)[None, :]
             writer = tl.load(w + t[:, None] * w_t, mask=rows_k, other=0.0)
@@ -144,13 +153,22 @@ def delta_scan(  # noqa: PLR0915
         if ADD:
             added = tl.load(k + t[:, None] * k_t, mask=rows_k, other=0.0)
             if ROWS:
-                values = (values * third[None, :]).to(held.dtype)
-            S = tl.dot(values, added, S, input_precision=PRECISION)
+                S = _taken_up(values * third[None, :], added, S, HALVES, PRECISION)
+            else:
+                S = tl.dot(values, added, S, input_precision=PRECISION)
     if ENDS:
         if SEGMENT or PACKED:
             tl.store(final + (head * segments + segment) * K * V + turned, S, mask=in_tile)
         elif (first == 0) if BACKWARDS else (last == chunks):
             tl.store(final + head * K * V + turned, S, mask=in_tile)
+
+
+@triton.jit
+def _taken_up(x, y, S, HALVES: tl.constexpr, PRECISION: tl.constexpr):
+    """S + x y for a float32 x."""
+    if HALVES:
+        return halved_dot(x, y, S)
+    return tl.dot(x.to(y.dtype), y, S, input_precision=PRECISION)
 
 
 @triton.jit

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
+from chimeralab_kernels.triton_tier.halves import halves
 
 
 @triton.jit
@@ -60,15 +61,17 @@ def delta_scores(
 
 
 @triton.jit
-def invert_systems(A, inverse, C: tl.constexpr):
+def invert_systems(A, inverse, C: tl.constexpr, HALVES: tl.constexpr):
     """(I + A)⁻¹ − I of each A: C C, of which only what stands below the diagonal counts; C = 16 or 64.
+
+    With HALVES each is 2 C C, the sum of two.
 
     Blocks of 16 by forward substitution, then the blocks below them, in float32 throughout. No power of A is taken:
     repeated keys with β near 2 do no harm. One program of one warp: one matrix. Above the diagonal A is overwritten.
     """
     at = tl.program_id(0).to(tl.int64) * C * C
     A += at
-    inverse += at
+    inverse += 2 * at if HALVES else at
     row = tl.arange(0, 16)
     column = tl.arange(0, C)
     block = column // 16
@@ -100,20 +103,20 @@ def invert_systems(A, inverse, C: tl.constexpr):
         met = _product(tl.load(_block(A, 3, 0, C)), X00) + _product(A31, X10)
         X30 = -_product(X33, met + _product(A32, X20))
         unit = tl.where(row[:, None] == row[None, :], 1.0, 0.0)
-        _put(inverse, 0, 0, C, X00 - unit)
-        _put(inverse, 1, 0, C, X10)
-        _put(inverse, 1, 1, C, X11 - unit)
-        _put(inverse, 2, 0, C, X20)
-        _put(inverse, 2, 1, C, X21)
-        _put(inverse, 2, 2, C, X22 - unit)
-        _put(inverse, 3, 0, C, X30)
-        _put(inverse, 3, 1, C, X31)
-        _put(inverse, 3, 2, C, X32)
-        _put(inverse, 3, 3, C, X33 - unit)
+        _put(inverse, 0, 0, C, X00 - unit, HALVES)
+        _put(inverse, 1, 0, C, X10, HALVES)
+        _put(inverse, 1, 1, C, X11 - unit, HALVES)
+        _put(inverse, 2, 0, C, X20, HALVES)
+        _put(inverse, 2, 1, C, X21, HALVES)
+        _put(inverse, 2, 2, C, X22 - unit, HALVES)
+        _put(inverse, 3, 0, C, X30, HALVES)
+        _put(inverse, 3, 1, C, X31, HALVES)
+        _put(inverse, 3, 2, C, X32, HALVES)
+        _put(inverse, 3, 3, C, X33 - unit, HALVES)
         for i in tl.static_range(3):
             for j in tl.static_range(1, 4):
                 if j > i:
-                    _put(inverse, i, j, C, X00 * 0.0)
+                    _put(inverse, i, j, C, X00 * 0.0, HALVES)
 
 
 @triton.jit
@@ -123,8 +126,13 @@ def _block(matrix, i: tl.constexpr, j: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def _put(matrix, i: tl.constexpr, j: tl.constexpr, C: tl.constexpr, X):
-    tl.store(_block(matrix, i, j, C), X.to(matrix.dtype.element_ty))
+def _put(matrix, i: tl.constexpr, j: tl.constexpr, C: tl.constexpr, X, HALVES: tl.constexpr):
+    if HALVES:
+        high, low = halves(X)
+        tl.store(_block(matrix, i, j, C), high)
+        tl.store(_block(matrix + C * C, i, j, C), low)
+    else:
+        tl.store(_block(matrix, i, j, C), X.to(matrix.dtype.element_ty))
 
 
 @triton.jit

@@ -134,12 +134,8 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 
 def _differentiate(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
-    dh, d_weight = ctx.saved_tensors
     if d_loss is None:
         return (None,) * 6
-    if torch.compiler.is_compiling():
-        return dh * d_loss, d_weight * (d_loss * ctx.rows), None, None, None, None
-    # In place: copies would be the peak of a step's memory.
     if ctx.spent:
         raise KernelError(
             "the gradients of this loss have been handed out",
@@ -147,7 +143,10 @@ def _differentiate(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
             remedy="Compute the loss again for a second backward pass, or ask for all gradients in one",
         )
     ctx.spent = True
-    return _multiply(dh, d_loss), _multiply(d_weight, d_loss * ctx.rows), None, None, None, None
+    dh, d_weight = ctx.saved_tensors
+    multiply(dh, d_loss)  # in place: copies would be the peak of a step's memory
+    multiply(d_weight, d_loss * ctx.rows)
+    return dh, d_weight, None, None, None, None
 
 
 @triton.jit
@@ -156,10 +155,15 @@ def _times(x, factor, n, BLOCK: tl.constexpr):
     tl.store(x + at, tl.load(x + at, at < n, 0.0).to(tl.float32) * tl.load(factor), at < n)
 
 
-def _multiply(x: Tensor, factor: Tensor) -> Tensor:
+@torch.library.custom_op("chimeralab::multiply", mutates_args=("x",))
+def multiply(x: Tensor, factor: Tensor) -> None:
     """x times a number of the device, in place and in float32: torch would round the number to x's dtype first."""
     _times[(-(-x.numel() // 4096),)](x, factor.to(torch.float32), x.numel(), BLOCK=4096, num_warps=8)
-    return x
+
+
+@multiply.register_fake
+def _(x: Tensor, factor: Tensor) -> None:
+    pass
 
 
 loss_with_gradients.register_autograd(_differentiate, setup_context=_keep)
