@@ -55,7 +55,7 @@ def test_attention_agrees(tier: str, dtype: torch.dtype, sizes: tuple[int, ...],
         assert settings or "sinks" in inputs or not whole  # cuDNN takes every plain case
         return
     found = outputs_and_gradients(lambda **x: kernel.function(**_rounded(x, dtype), **settings), inputs, torch.float32)
-    assert_agree(found, outputs_and_gradients(lambda **x: EXACT(**x, **settings), inputs), 8e-3)
+    assert_agree(found, outputs_and_gradients(lambda **x: EXACT(**x, **settings), inputs), 5e-3)
 
 
 def _rounded(x: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -68,6 +68,18 @@ def test_flash_attention_is_framed_as_the_op_asks(sizes: tuple[int, ...], settin
 
 
 @pytest.mark.usefixtures("flash_of_blocks")
+def test_the_gradient_of_sinks_meets_no_output_that_was_rounded_twice() -> None:
+    inputs = {name: normal(1, 9, 2, 8).bfloat16() for name in ("q", "k")}
+    inputs |= {"v": normal(1, 1, 2, 8).bfloat16().expand(1, 9, 2, 8), "sinks": normal(2).float()}  # so that y = v
+    leaves = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+    exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+    dy = normal(1, 9, 2, 8).bfloat16()
+    (found,) = torch.autograd.grad(KERNELS["flash"].function(**leaves), leaves["sinks"], dy)
+    (expected,) = torch.autograd.grad(REFERENCE(**exact), exact["sinks"], dy.double())
+    assert (found - expected).norm() < 1e-5 * expected.norm()  # 1e-3 with y' of bfloat16
+
+
+@pytest.mark.usefixtures("flash_of_blocks")
 def test_flash_attention_is_a_sound_operator() -> None:
     from chimeralab_kernels.library_tiers.flash_attention import flash_attention
 

@@ -73,6 +73,13 @@ def test_it_agrees_with_the_reference(op: str) -> None:
     check(op, *inputs_of(op, 9))
 
 
+def test_the_gradient_of_a_norms_weight_is_added_up_over_many_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from chimeralab_kernels.triton_tier import rms_norm
+
+    monkeypatch.setattr(rms_norm, "processors", lambda _: 25)  # 80 programs of 128 rows; 64 are read at a time
+    check("rms_norm", *inputs_of("rms_norm", 80 * 128 // 2 - 3))
+
+
 @pytest.mark.parametrize("op", SCANS)
 def test_it_agrees_for_one_token_and_without_a_state(op: str) -> None:
     check(op, *inputs_of(op, 1, B=1))

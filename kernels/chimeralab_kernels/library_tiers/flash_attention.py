@@ -2,7 +2,9 @@
 
 A sink is one more key of which only the logit s counts. With Z the softmax's denominator, Z' = Z + eˢ and
 y' = y Z / Z'. The backward pass of softmax attention takes its weights from log Z and the outputs alone: given log Z'
-and y' it gives the gradients of q, k and v with sinks, and ds = −Σ e^{s − log Z'} (dy · y').
+and y' it gives the gradients of q, k and v with sinks, and ds = −Σ e^{s − log Z'} (dy · y) Z / Z'.
+
+ds is a sum over tokens whose terms cancel, so it is made from y, which has been rounded once; y' has been twice.
 """
 
 from __future__ import annotations
@@ -47,13 +49,16 @@ def flash_attention(
     causal: bool,
     window: int,
     scale: float,
-) -> tuple[Tensor, Tensor]:
-    """y B T H K, and log Z' B H T in float32; `window` 0 stands for none. Query T − 1 stands at key S − 1."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y' B T H K, log Z B H T in float32, and y, which is empty where there are no sinks.
+
+    `window` 0 stands for none. Query T − 1 stands at key S − 1.
+    """
     y, log_z = forward(q, k, v, causal, window, scale)
     if sinks is None:
-        return y, log_z
-    joined = torch.logaddexp(log_z, sinks.float().view(1, -1, 1))
-    return (y * (log_z - joined).exp().mT.unsqueeze(-1)).to(y.dtype), joined
+        return y, log_z, q.new_empty(0)
+    kept = (log_z - _joined(log_z, sinks)).exp()
+    return (y * kept.mT.unsqueeze(-1)).to(y.dtype), log_z, y
 
 
 @torch.library.custom_op("chimeralab::flash_attention_backward", mutates_args=())
@@ -64,18 +69,26 @@ def flash_attention_backward(
     v: Tensor,
     y: Tensor,
     log_z: Tensor,
+    without: Tensor,
     sinks: Tensor | None,
     causal: bool,
     window: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dq, dk, dv and the sinks' gradient, which is empty where there are none."""
+    """dq, dk, dv and the sinks' gradient, which is empty where there are none; `without` is the output without them."""
     dy = dy.contiguous()
     d_sinks = q.new_empty(0)
     if sinks is not None:
-        share = (sinks.float().view(1, -1, 1) - log_z).exp()
-        d_sinks = -(share * (dy.float() * y.float()).sum(-1).mT).sum((0, 2)).to(sinks.dtype)
+        joined = _joined(log_z, sinks)
+        share = (sinks.float().view(1, -1, 1) - joined).exp() * (log_z - joined).exp()
+        d_sinks = -(share * (dy.float() * without.float()).sum(-1).mT).sum((0, 2)).to(sinks.dtype)
+        log_z = joined
     return *backward(dy, q, k, v, y, log_z, causal, window, scale), d_sinks
+
+
+def _joined(log_z: Tensor, sinks: Tensor) -> Tensor:
+    """log Z' B H T."""
+    return torch.logaddexp(log_z, sinks.float().view(1, -1, 1))
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -102,22 +115,33 @@ def _window(causal: bool, window: int) -> dict[str, int]:
 @flash_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, causal: bool, window: int, scale: float) -> tuple:
     B, T, H, _ = q.shape
-    return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(B, H, T, dtype=torch.float32)
+    y = torch.empty_like(q, memory_format=torch.contiguous_format)
+    return y, q.new_empty(B, H, T, dtype=torch.float32), q.new_empty(0) if sinks is None else torch.empty_like(y)
 
 
 @flash_attention_backward.register_fake
-def _(dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_z: Tensor, sinks: Tensor | None, *_: Any) -> tuple:
+def _(
+    dy: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    y: Tensor,
+    log_z: Tensor,
+    without: Tensor,
+    sinks: Tensor | None,
+    *_: Any,
+) -> tuple:
     grads = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     return *grads, q.new_empty(0) if sinks is None else torch.empty_like(sinks)
 
 
-def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     q, k, v, sinks, *ctx.settings = inputs
     ctx.save_for_backward(q, k, v, *output, sinks)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, _: Any) -> tuple:
+def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple:
     tensors = ctx.saved_tensors
     dy = torch.zeros_like(tensors[3]) if dy is None else dy
     *grads, d_sinks = flash_attention_backward(dy, *tensors, *ctx.settings)
@@ -141,6 +165,17 @@ def _flops(q: Any, k: Any, v: Any, sinks: Any, causal: bool, window: int, scale:
 
 @register_flop_formula(torch.ops.chimeralab.flash_attention_backward)
 def _backward_flops(
-    dy: Any, q: Any, k: Any, v: Any, y: Any, log_z: Any, sinks: Any, causal: bool, window: int, scale: float, **_: Any
+    dy: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    y: Any,
+    log_z: Any,
+    without: Any,
+    sinks: Any,
+    causal: bool,
+    window: int,
+    scale: float,
+    **_: Any,
 ) -> int:
     return 2 * q[0] * q[2] * _pairs(q[1], k[1], causal, window) * (3 * q[3] + 2 * v[3])

@@ -161,14 +161,18 @@ def errors(
 def outputs_and_gradients(
     function: Callable[..., Any], case: OpCase, arguments: tuple[Any, ...], count: int | None = None
 ) -> dict[str, Tensor]:
-    """The first `count` outputs, "y" and then by number, and gradients by the name of their argument: "d q"."""
+    """The first `count` outputs, "y" and then by number, and gradients by the name of their argument: "d q".
+
+    The projection's weights are numbers that every dtype has: outputs in half precision meet the same ones as those in
+    float64.
+    """
     leaves, names = _leaves(case, arguments), list(inspect.signature(getattr(ops, case.op)).parameters)
     outputs = _tensors(function(*arguments))[:count]
     draws = torch.Generator(outputs[0].device).manual_seed(1)
     loss = torch.zeros((), dtype=torch.float64, device=outputs[0].device)
     for y in outputs:
         real = torch.view_as_real(y) if y.is_complex() else y
-        weights = torch.randn(real.shape, generator=draws, device=y.device)
+        weights = torch.randn(real.shape, generator=draws, device=y.device).bfloat16()
         loss = loss + (real.double() * weights).sum()
     gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
     found = {"y" if i == 0 else f"output {i}": y.detach() for i, y in enumerate(outputs)}
