@@ -16,13 +16,13 @@ Rows of a chunk that lie past T are read as zeros, which change neither state no
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 
 
-@triton.jit
+@jit
 def delta_scan(  # noqa: PLR0915
     x, w, q, k,  # B T H K each
     v,  # B T H V
@@ -153,7 +153,7 @@ def delta_scan(  # noqa: PLR0915
             tl.store(final + head * K * V + turned, S, mask=in_tile)
 
 
-@triton.jit
+@jit
 def join_delta_segments(
     ends,  # B·H segments K V: what each segment makes of a zero state; on return, the state that it meets
     transitions,  # B·H segments K K: by what matrix it multiplies the state that it meets

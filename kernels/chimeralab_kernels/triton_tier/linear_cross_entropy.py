@@ -24,6 +24,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import KernelError
 from chimeralab_kernels.checks import check_choice
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 
 ROWS = 1792
 """Rows of a block at most: 115 MB of bfloat16 logits for 32,000 words. Fewer take the products longer."""
@@ -31,7 +32,7 @@ BLOCKS = 16
 """Blocks at most where dW is added up in half precision: each addition rounds, and the error grows with their root."""
 
 
-@triton.jit
+@jit
 def _loss_and_slope(
     logits, target, counted, loss, V, z_loss, row_stride, BV: tl.constexpr, SLOPE: tl.constexpr, Z: tl.constexpr
 ):
@@ -83,7 +84,7 @@ def linear_cross_entropy(
     return loss / counted.sum().clamp(min=1) if reduction == "mean" else loss
 
 
-@torch.library.custom_op("chimeralab::fused_linear_cross_entropy", mutates_args=())
+@operator("chimeralab::fused_linear_cross_entropy")
 def loss_with_gradients(
     h: Tensor, weight: Tensor, target: Tensor, counted: Tensor, z_loss: float, slopes: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +151,7 @@ def _differentiate(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
     return _multiply(dh, d_loss), _multiply(d_weight, d_loss * ctx.rows), None, None, None, None
 
 
-@triton.jit
+@jit
 def _times(x, factor, n, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(x + at, tl.load(x + at, at < n, 0.0).to(tl.float32) * tl.load(factor), at < n)
@@ -162,7 +163,7 @@ def _multiply(x: Tensor, factor: Tensor) -> Tensor:
     return x
 
 
-loss_with_gradients.register_autograd(_differentiate, setup_context=_keep)
+differentiate(loss_with_gradients, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.fused_linear_cross_entropy)

@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two, processors, rows_of
 
 
-@triton.jit
+@jit
 def _forward(
     x, gate, weight, y, x_r, gate_r, rows, eps,
     D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, GATED: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -37,7 +37,7 @@ def _forward(
     tl.store(y + row * D + column, h, here)
 
 
-@triton.jit
+@jit
 def _backward(
     dy, x, gate, weight, dx, d_gate, d_weight, dy_r, x_r, gate_r, rows, eps, blocks,
     D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, GATED: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -75,7 +75,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6, gate: Tensor |
     return fused_rms_norm(x, weight, gate, eps)
 
 
-@torch.library.custom_op("chimeralab::fused_rms_norm", mutates_args=())
+@operator("chimeralab::fused_rms_norm")
 def fused_rms_norm(x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> Tensor:
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     (flat, gates), D = (rows_of(x), None if gate is None else rows_of(gate)), x.shape[-1]
@@ -88,7 +88,7 @@ def fused_rms_norm(x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: f
     return y
 
 
-@torch.library.custom_op("chimeralab::fused_rms_norm_backward", mutates_args=())
+@operator("chimeralab::fused_rms_norm_backward")
 def fused_rms_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,4 +143,4 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple:
     return dx, None if weight is None else d_weight, None if gate is None else d_gate, None
 
 
-fused_rms_norm.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_rms_norm, _differentiate, _keep)
