@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.halves import halves
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@jit
 def sums(of, x, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     """Σ_r of_tr x_rk for `of` of zeros and ones: exact products, x as two bfloat16 numbers where SPLIT."""
     if SPLIT:
@@ -20,7 +20,7 @@ def sums(of, x, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     return tl.dot(of.to(tl.float32), x, input_precision=PRECISION)
 
 
-@triton.jit
+@jit
 def decays(
     gs, FLAT: tl.constexpr, LIMIT: tl.constexpr, LEVELS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr
 ):
@@ -38,7 +38,7 @@ def decays(
     return since, until, centred, size
 
 
-@triton.jit
+@jit
 def from_boundary(t, r, level, BONUS: tl.constexpr):
     """C C, true where the decay of t since, or up to, the boundary of its level takes r's. A bonus: not its own."""
     found = ((t ^ r) >> level == 0) & ((r <= t) == ((t >> level) & 1 == 1))

@@ -15,6 +15,7 @@ from chimeralab import ops
 from chimeralab_kernels.triton_tier.channel_gradients import within_chunks_backward
 from chimeralab_kernels.triton_tier.channel_scan import channel_scan
 from chimeralab_kernels.triton_tier.channel_within import within_chunks
+from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gla_packing import cut_time, fake_outputs, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import Cut, output_tile, state_tile, within_tile
 from chimeralab_kernels.triton_tier.gla_scan import join_segments
@@ -31,7 +32,7 @@ class Decayed(NamedTuple):
     steep: Tensor  # whether it decays too strongly to be taken as one block
 
 
-@torch.library.custom_op("chimeralab::channel_gla", mutates_args=())
+@operator("chimeralab::channel_gla")
 def channel_gla(
     q: Tensor,  # B T G K
     k: Tensor,  # B T G K
@@ -60,7 +61,7 @@ def channel_gla(
     return y, sequences_first(final), starts
 
 
-@torch.library.custom_op("chimeralab::channel_gla_backward", mutates_args=())
+@operator("chimeralab::channel_gla_backward")
 def channel_gla_backward(
     dy: Tensor | None,
     d_final: Tensor | None,
@@ -243,7 +244,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Any) 
     return *grads, None if u is None else du, None if initial is None else d_initial, None, None
 
 
-channel_gla.register_autograd(_differentiate, setup_context=_keep)
+differentiate(channel_gla, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.channel_gla)

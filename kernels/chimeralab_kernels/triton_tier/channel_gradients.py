@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import LOG2_E, decays, from_boundary, sums
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 
 
-@triton.jit
+@jit
 def within_chunks_backward(  # noqa: PLR0915
     q, k, g, u,  # as in the forward pass
     v,  # B T H V

@@ -8,13 +8,13 @@ With queries decayed from the chunk's start, keys decayed to its end and the sco
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 
 
-@triton.jit
+@jit
 def channel_scan(  # noqa: PLR0915
     q,  # B·H chunks C K: what reads the state
     k,  # B·H chunks C K: where it is written

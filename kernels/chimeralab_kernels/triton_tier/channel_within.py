@@ -15,14 +15,14 @@ The sums of g are products with matrices of ones: no large sum is subtracted fro
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import LOG2_E, decays, from_boundary, sums
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 
 
-@triton.jit
+@jit
 def within_chunks(  # noqa: PLR0915
     q,  # B T Hq K
     k,  # B T Hq K

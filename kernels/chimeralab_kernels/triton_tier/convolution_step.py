@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab_kernels.triton_tier.first_call import jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two
 
 
-@triton.jit
+@jit
 def step(
     x, weight, bias, start, y, final, x_b, x_d, w_d, w_w, s_b, s_w, s_d,
     D: tl.constexpr, W: tl.constexpr, BW: tl.constexpr, BD: tl.constexpr,
@@ -38,7 +37,7 @@ def step(
     tl.store(at, inputs, ((tap > 0) & (tap < W))[:, None] & in_d[None, :])
 
 
-@torch.library.custom_op("chimeralab::convolution_step", mutates_args=())
+@operator("chimeralab::convolution_step")
 def convolution_step(
     x: Tensor,  # B 1 D
     weight: Tensor,  # D W

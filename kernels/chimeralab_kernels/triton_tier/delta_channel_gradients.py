@@ -8,7 +8,6 @@ takes away where it is written is the same product of rounded operands, and canc
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import sums
@@ -19,10 +18,11 @@ from chimeralab_kernels.triton_tier.delta_decays import (
     load_decays,
     token_factors,
 )
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 
 
-@triton.jit
+@jit
 def delta_channel_gradients(  # noqa: PLR0915
     q, k,  # B T G K
     g,  # B T H K

@@ -9,7 +9,6 @@ fall into different halves, through the boundary between them, without a positiv
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.delta_decays import (
@@ -19,10 +18,11 @@ from chimeralab_kernels.triton_tier.delta_decays import (
     load_decays,
     token_factors,
 )
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 
 
-@triton.jit
+@jit
 def delta_channel_scores(  # noqa: PLR0915
     q, k,  # B T G K
     g,  # B T H K
@@ -109,7 +109,7 @@ def delta_channel_scores(  # noqa: PLR0915
         tl.store(steep + at, (strongest > 2 * LIMIT).to(tl.int8))
 
 
-@triton.jit
+@jit
 def _add(scores, readers, writers, among, ALL: tl.constexpr, PRECISION: tl.constexpr):
     """With the scores of `among`; where ALL, of all."""
     if ALL:

@@ -7,14 +7,14 @@ are right wherever the reader stands after the writer.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import LOG2_E, sums
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR
 
 
-@triton.jit
+@jit
 def load_decays(g, inside):
     """Log decays to base 2, and their sum."""
     gs = tl.load(g, mask=inside, other=0.0).to(tl.float32)
@@ -22,14 +22,14 @@ def load_decays(g, inside):
     return gs, tl.sum(gs, 0)
 
 
-@triton.jit
+@jit
 def block_size(gs, LIMIT: tl.constexpr, LEVELS: tl.constexpr):
     """log₂ of the tokens of a block through which no channel decays by more than 2 to the power of 2 · LIMIT."""
     strongest = tl.maximum(tl.max(tl.max(-gs, 1), 0), 1e-6)
     return tl.minimum(tl.maximum(tl.floor(tl.log2(2 * LIMIT / strongest)), 0), LEVELS).to(tl.int32)
 
 
-@triton.jit
+@jit
 def token_factors(
     gs, size, FLAT: tl.constexpr, LIMIT: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
@@ -44,14 +44,14 @@ def token_factors(
     return tl.exp2(E), tl.exp2(-E)
 
 
-@triton.jit
+@jit
 def chunk_factors(gs, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     """For the state: the decay since the chunk's start, and up to its end."""
     t, r = _tokens(gs)
     return tl.exp2(sums(r <= t, gs, SPLIT, PRECISION)), tl.exp2(sums(r > t, gs, SPLIT, PRECISION))
 
 
-@triton.jit
+@jit
 def boundary_factors(gs, level, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     """For pairs in different halves of a block of the level: the decay since its middle, and up to it."""
     t, r = _tokens(gs)
@@ -62,7 +62,7 @@ def boundary_factors(gs, level, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     )
 
 
-@triton.jit
+@jit
 def _tokens(gs):
     token = tl.arange(0, gs.shape[0])
     return token[:, None], token[None, :]

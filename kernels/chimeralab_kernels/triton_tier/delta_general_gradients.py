@@ -8,17 +8,17 @@ it is written is the same product of rounded operands, and cancels.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import sums
 from chimeralab_kernels.triton_tier.delta_decays import block_size, load_decays
 from chimeralab_kernels.triton_tier.delta_stacks import block_factors, level_factors, reader_rows
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 from chimeralab_kernels.triton_tier.halves import halves
 
 
-@triton.jit
+@jit
 def delta_general_gradients(  # noqa: PLR0915
     q, k,  # B T G K
     a, b, g,  # B T H K

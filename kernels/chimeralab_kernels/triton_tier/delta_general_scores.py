@@ -9,15 +9,15 @@ different halves, through the boundary between them, without a positive exponent
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.delta_decays import block_size, load_decays
 from chimeralab_kernels.triton_tier.delta_stacks import block_factors, level_factors, reader_rows
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 
 
-@triton.jit
+@jit
 def delta_general_scores(  # noqa: PLR0915
     q, k,  # B T G K
     a, b, g,  # B T H K

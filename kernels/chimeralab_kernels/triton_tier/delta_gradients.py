@@ -11,14 +11,14 @@ as for gated linear attention.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 from chimeralab_kernels.triton_tier.halves import halves
 
 
-@triton.jit
+@jit
 def delta_gradients(  # noqa: PLR0915
     q, k,  # B T G K
     e, dr,  # B T H V

@@ -31,6 +31,7 @@ from chimeralab_kernels.triton_tier.delta_general_gradients import delta_general
 from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
 from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, halves_pairs, plan, within_tile
 from chimeralab_kernels.triton_tier.delta_step import delta_step
+from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gla_packing import cut_sequences, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import Cut
 from chimeralab_kernels.triton_tier.launch import fill, in_sixteens, matrix_size, strides, unit_stride
@@ -67,7 +68,7 @@ def delta_rule(
     return (y, final) if y.shape[-1] == V and k.shape[-1] == K else (y[..., :V], final[..., :K, :V])
 
 
-@torch.library.custom_op("chimeralab::delta_rule", mutates_args=())
+@operator("chimeralab::delta_rule")
 def delta_forward(
     q: Tensor,
     k: Tensor,
@@ -100,7 +101,7 @@ def delta_forward(
     return y, sequences_first(ends), system, starts, transition
 
 
-@torch.library.custom_op("chimeralab::delta_rule_backward", mutates_args=())
+@operator("chimeralab::delta_rule_backward")
 def delta_backward(
     dy: Tensor | None,
     d_final: Tensor | None,
@@ -312,7 +313,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, *_: Any)
     return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None, None
 
 
-delta_forward.register_autograd(_differentiate, setup_context=_keep)
+differentiate(delta_forward, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.delta_rule)

@@ -16,14 +16,14 @@ Rows of a chunk that lie past T are read as zeros, which change neither state no
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import place
 from chimeralab_kernels.triton_tier.halves import halved_dot
 
 
-@triton.jit
+@jit
 def delta_scan(  # noqa: PLR0915
     x, w, q, k,  # B T H K each
     v,  # B T H V
@@ -163,7 +163,7 @@ def delta_scan(  # noqa: PLR0915
             tl.store(final + head * K * V + turned, S, mask=in_tile)
 
 
-@triton.jit
+@jit
 def _taken_up(x, y, S, HALVES: tl.constexpr, PRECISION: tl.constexpr):
     """S + x y for a float32 x."""
     if HALVES:
@@ -171,7 +171,7 @@ def _taken_up(x, y, S, HALVES: tl.constexpr, PRECISION: tl.constexpr):
     return tl.dot(x.to(y.dtype), y, S, input_precision=PRECISION)
 
 
-@triton.jit
+@jit
 def join_delta_segments(
     ends,  # B·H segments K V: what each segment makes of a zero state; on return, the state that it meets
     transitions,  # B·H segments K K: by what matrix it multiplies the state that it meets

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 from chimeralab_kernels.triton_tier.halves import halves
 
 
-@triton.jit
+@jit
 def delta_scores(
     q, k,  # B T G K
     g, beta,  # B T H
@@ -60,7 +60,7 @@ def delta_scores(
     tl.store(writes + at * C + row, to_end)
 
 
-@triton.jit
+@jit
 def invert_systems(A, inverse, C: tl.constexpr, HALVES: tl.constexpr):
     """(I + A)⁻¹ − I of each A: C C, of which only what stands below the diagonal counts; C = 16 or 64.
 
@@ -119,13 +119,13 @@ def invert_systems(A, inverse, C: tl.constexpr, HALVES: tl.constexpr):
                     _put(inverse, i, j, C, X00 * 0.0, HALVES)
 
 
-@triton.jit
+@jit
 def _block(matrix, i: tl.constexpr, j: tl.constexpr, C: tl.constexpr):
     row = tl.arange(0, 16)
     return matrix + (i * 16 + row)[:, None] * C + (j * 16 + row)[None, :]
 
 
-@triton.jit
+@jit
 def _put(matrix, i: tl.constexpr, j: tl.constexpr, C: tl.constexpr, X, HALVES: tl.constexpr):
     if HALVES:
         high, low = halves(X)
@@ -135,6 +135,6 @@ def _put(matrix, i: tl.constexpr, j: tl.constexpr, C: tl.constexpr, X, HALVES: t
         tl.store(_block(matrix, i, j, C), X.to(matrix.dtype.element_ty))
 
 
-@triton.jit
+@jit
 def _product(X, Y):
     return tl.dot(X, Y, input_precision="tf32x3")

@@ -7,13 +7,13 @@ A row of token t meets the decays of tokens before its *reach*: t + 1, but t for
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels.triton_tier.channel_decays import sums
+from chimeralab_kernels.triton_tier.first_call import jit
 
 
-@triton.jit
+@jit
 def reader_rows(C: tl.constexpr):
     """Of each reader: whether it is a query, its token, its reach."""
     row = tl.arange(0, 2 * C)
@@ -22,7 +22,7 @@ def reader_rows(C: tl.constexpr):
     return query, t, t + tl.where(query, 1, 0)
 
 
-@triton.jit
+@jit
 def block_factors(
     gs, total, t, reach, size,
     WRITES: tl.constexpr, FLAT: tl.constexpr, LIMIT: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
@@ -40,7 +40,7 @@ def block_factors(
     return tl.exp2(tl.minimum(tl.maximum(centred, -LIMIT), LIMIT)), chunk
 
 
-@triton.jit
+@jit
 def level_factors(gs, t, reach, level, WRITES: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
     """Of rows that read, in the second half of a block of the level: their decay since its middle; of rows that write,
     in the first half: up to it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 
-@triton.jit
+
+@jit
 def delta_step(
     q, k,  # B 1 G K
     v,  # B 1 H V

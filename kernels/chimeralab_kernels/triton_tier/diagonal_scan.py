@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from chimeralab_kernels.packing import check_offsets
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.time_rows import Walk, piece, pieces, present, rows, walk
 from chimeralab_kernels.triton_tier.tunings import DIAGONAL, DIAGONAL_COMPLEX
 
 
-@triton.jit
+@jit
 def _parts(g, gi, COMPLEX: tl.constexpr):
     """exp(g), real and imaginary."""
     radius = tl.exp(g.to(tl.float32))
@@ -31,7 +31,7 @@ def _parts(g, gi, COMPLEX: tl.constexpr):
     return radius, imaginary
 
 
-@triton.jit
+@jit
 def _scan(  # noqa: PLR0915
     x, g, h, dx, dg, start, ends, logs, table, T, segments, length,
     x_b, x_t, x_d, g_b, g_t, g_d,
@@ -122,7 +122,7 @@ def _scan(  # noqa: PLR0915
             tl.store(logs + state + 1, total_i, here)
 
 
-@triton.jit
+@jit
 def _join(
     ends, logs, start, met, firsts, segments,
     D: tl.constexpr, BD: tl.constexpr, COMPLEX: tl.constexpr, BACKWARDS: tl.constexpr, PACKED: tl.constexpr,
@@ -179,14 +179,14 @@ def _pairs(x: Tensor) -> Tensor:
     return torch.view_as_real(x.to(torch.complex64).resolve_conj())
 
 
-@torch.library.custom_op("chimeralab::fused_diagonal_scan", mutates_args=())
+@operator("chimeralab::fused_diagonal_scan")
 def fused_scan(x: Tensor, g: Tensor, start: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
     """h and the final state; complex numbers as pairs in a last dimension of 2."""
     h, cut = torch.empty_like(x, memory_format=torch.contiguous_format), _walk(x, cu_seqlens)
     return h, cut.last(_run(cut, x, g, start, h=h))
 
 
-@torch.library.custom_op("chimeralab::fused_diagonal_scan_backward", mutates_args=())
+@operator("chimeralab::fused_diagonal_scan_backward")
 def fused_scan_backward(
     dh: Tensor | None,
     d_final: Tensor | None,
@@ -307,4 +307,4 @@ def _differentiate(ctx: Any, dh: Tensor | None, d_final: Tensor | None) -> tuple
     return dx, dg, None if inputs[2] is None else d_start, None
 
 
-fused_scan.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_scan, _differentiate, _keep)

@@ -12,13 +12,13 @@ makes both would fit once, and what they share they find in the cache.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.gla_scan import FLOOR, place
 
 
-@triton.jit
+@jit
 def one_gradient(
     reads, writes, state, partner, own, other, out, aligned, whole,
     r_t, w_t, p_t, o_t, G, total, live, block, H, scale,
@@ -63,7 +63,7 @@ def one_gradient(
         tl.store(aligned + row * H, tl.sum(found * mine, 1), mask=live)
 
 
-@triton.jit
+@jit
 def chunk_gradients(
     q,  # B T G K
     k,  # B T G K
@@ -125,7 +125,7 @@ def chunk_gradients(
         )  # fmt: skip
 
 
-@triton.jit
+@jit
 def decay_gradient(
     q_dq,  # blocks B T H: q · dq
     k_dk,  # blocks B T H: k · dk

@@ -11,15 +11,15 @@ Rows of a chunk that lie past T are read as zeros, which change neither state no
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from chimeralab_kernels import precision
+from chimeralab_kernels.triton_tier.first_call import jit
 
 FLOOR = tl.constexpr(precision.FLOOR)
 
 
-@triton.jit
+@jit
 def place(table, n, T, C: tl.constexpr, PACKED: tl.constexpr):
     """The first token of chunk n, and the end of its sequence."""
     first, stop = n * C, T
@@ -29,7 +29,7 @@ def place(table, n, T, C: tl.constexpr, PACKED: tl.constexpr):
     return first, stop
 
 
-@triton.jit
+@jit
 def scan(  # noqa: PLR0915
     q,  # B T Hq K: what reads the state
     k,  # B T Hk K: where it is written
@@ -140,7 +140,7 @@ def scan(  # noqa: PLR0915
             tl.store(kept + end, left)
 
 
-@triton.jit
+@jit
 def join_segments(
     ends,  # B·H segments size: what each segment adds to the state; on return, the state that it meets
     kept,  # B·H segments size / SHARED: logarithm of what each leaves of the state that it meets

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.triton_tier.first_call import jit, operator
 
 
-@triton.jit
+@jit
 def step(
     q,  # B 1 G K
     k,  # B 1 G K
@@ -56,7 +57,7 @@ def step(
     tl.store(final + head * K * V + row[:, None] * V + column[None, :], after, mask=inside)
 
 
-@torch.library.custom_op("chimeralab::gla_step", mutates_args=())
+@operator("chimeralab::gla_step")
 def gla_step(
     q: Tensor,  # B 1 G K
     k: Tensor,  # B 1 G K

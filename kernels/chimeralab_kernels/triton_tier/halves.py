@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 
-@triton.jit
+
+@jit
 def halves(x):
     """The number next to x, and what it lacks."""
     high = x.to(tl.bfloat16)
     return high, (x - high.to(tl.float32)).to(tl.bfloat16)
 
 
-@triton.jit
+@jit
 def halved_dot(x, y, add):
     """x y + add, for a float32 x and a bfloat16 y, which is exact."""
     high, low = halves(x)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two, strides
 from chimeralab_kernels.triton_tier.monarch_fft import convolve, correlate, join, split
 
@@ -165,7 +166,7 @@ def _kernel_parts(kernel: Tensor, cut: Cut, dtype: torch.dtype) -> tuple[Tensor,
     return parts, parts.stride(0), 1
 
 
-@torch.library.custom_op("chimeralab::long_convolution", mutates_args=())
+@operator("chimeralab::long_convolution")
 def fused_long_convolution(
     x: Tensor,  # B T D
     kernel: Tensor,  # D L, L ≤ T
@@ -188,7 +189,7 @@ def fused_long_convolution(
     return y, mixed
 
 
-@torch.library.custom_op("chimeralab::long_convolution_backward", mutates_args=())
+@operator("chimeralab::long_convolution_backward")
 def fused_long_convolution_backward(
     dy: Tensor, x: Tensor, kernel: Tensor, skip: Tensor | None, gate: Tensor | None, mixed: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -240,7 +241,7 @@ def _differentiate(ctx: Any, dy: Tensor, _: Any) -> tuple:
     return dx, d_kernel, None if skip is None else d_skip, None if gate is None else d_gate, None
 
 
-fused_long_convolution.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_long_convolution, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.long_convolution)

@@ -7,15 +7,16 @@ Half precision is float16 inside, each operand divided by its largest number fir
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
+
+from chimeralab_kernels.triton_tier.first_call import jit
 
 HIGHEST = tl.constexpr(
     32768.0
 )  # what no intermediate number exceeds when no input exceeds 1: half of float16's largest
 
 
-@triton.jit
+@jit
 def tables(first, twiddle, second, part, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr):
     """cos and sin of both matrices and of the twiddle."""
     p, q = tl.arange(0, P), tl.arange(0, Q)
@@ -27,7 +28,7 @@ def tables(first, twiddle, second, part, N: tl.constexpr, P: tl.constexpr, Q: tl
     return c1, s1, cw, sw, tl.load(second + at), tl.load(second + Q * Q + at)
 
 
-@triton.jit
+@jit
 def transform(xr, xi, c1, s1, cw, sw, c2, s2, COMPLEX: tl.constexpr, PRECISION: tl.constexpr):
     """P Q numbers to as many frequencies, in float32."""
     xr = xr.to(c1.dtype)
@@ -43,7 +44,7 @@ def transform(xr, xi, c1, s1, cw, sw, c2, s2, COMPLEX: tl.constexpr, PRECISION: 
     return fr, fi
 
 
-@triton.jit
+@jit
 def back(fr, fi, c1, s1, cw, sw, c2, s2, COMPLEX: tl.constexpr, PRECISION: tl.constexpr):
     """N times the numbers that have these frequencies; without COMPLEX their real part alone, twice."""
     fr, fi = fr.to(c1.dtype), fi.to(c1.dtype)
@@ -58,7 +59,7 @@ def back(fr, fi, c1, s1, cw, sw, c2, s2, COMPLEX: tl.constexpr, PRECISION: tl.co
     return xr, xi
 
 
-@triton.jit
+@jit
 def largest(xr, xi, COMPLEX: tl.constexpr):
     """The largest number, and 1 over it; 1 where all are zero."""
     size = tl.abs(xr)
@@ -69,7 +70,7 @@ def largest(xr, xi, COMPLEX: tl.constexpr):
     return most, 1.0 / most
 
 
-@triton.jit
+@jit
 def row(x, length, stride, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, COMPLEX: tl.constexpr):
     """N numbers as P × Q; real ones may be fewer, and then zeros follow."""
     at = tl.arange(0, P)[:, None] * Q + tl.arange(0, Q)[None, :]
@@ -79,7 +80,7 @@ def row(x, length, stride, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, CO
     return xr, xr
 
 
-@triton.jit
+@jit
 def keep(x, xr, xi, length, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, COMPLEX: tl.constexpr):
     at = tl.arange(0, P)[:, None] * Q + tl.arange(0, Q)[None, :]
     if COMPLEX:
@@ -89,7 +90,7 @@ def keep(x, xr, xi, length, N: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, C
         tl.store(x + at, xr.to(x.dtype.element_ty), mask=at < length)
 
 
-@triton.jit
+@jit
 def convolve(
     x,  # D B G 2 N; D B T where G is 1
     kernel,  # D G 2 N; D L where G is 1
@@ -117,7 +118,7 @@ def convolve(
         keep(y + at, yr * scale, yi * scale, T, N, P, Q, COMPLEX)
 
 
-@triton.jit
+@jit
 def correlate(
     x,  # D B G 2 N; D B T where G is 1
     dy,  # as x
@@ -160,7 +161,7 @@ def correlate(
     keep(d_kernel + (d * G + g) * (2 * N if COMPLEX else taps), kr * scale, ki * scale, taps, N, P, Q, COMPLEX)
 
 
-@triton.jit
+@jit
 def split(
     x,  # B T D
     gate,  # B T D: multiplies x
@@ -196,7 +197,7 @@ def split(
     tl.store(parts + at, value.to(parts.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@jit
 def join(  # noqa: PLR0915
     parts,  # D B G 2 N; D B T where G is 1
     matrix,  # GP R

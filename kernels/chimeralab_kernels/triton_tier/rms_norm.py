@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two, processors, rows_of
 
 
-@triton.jit
+@jit
 def _forward(
     x, gate, weight, y, x_r, gate_r, rows, eps,
     D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, GATED: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -37,16 +37,17 @@ def _forward(
     tl.store(y + row * D + column, h, here)
 
 
-@triton.jit
+@jit
 def _backward(
     dy, x, gate, weight, dx, d_gate, d_weight, dy_r, x_r, gate_r, rows, eps, blocks,
-    D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, GATED: tl.constexpr, WEIGHTED: tl.constexpr,
+    D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, STAGES: tl.constexpr, GATED: tl.constexpr,
+    WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BD)[None, :]
     if WEIGHTED:
-        w = tl.load(weight + column, column < D, 0.0).to(tl.float32)
+        w = tl.load(weight + column, column < D, 0.0)
     sums = tl.zeros((BD,), tl.float32)
-    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
+    for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0), num_stages=STAGES):
         row = (block * BR + tl.arange(0, BR)[:, None]).to(tl.int64)
         here = (row < rows) & (column < D)
         value = tl.load(x + row * x_r + column, here, 0.0).to(tl.float32)
@@ -55,23 +56,24 @@ def _backward(
         if GATED:
             g = tl.load(gate + row * gate_r + column, here, 0.0).to(tl.float32)
             open = tl.sigmoid(g)
-            h = value * g * open
+            silu = g * open
+            h = value * silu
         r = tl.rsqrt(tl.sum(h * h, 1) / D + eps)[:, None]
         h *= r
         if WEIGHTED:
             sums += tl.sum(slope * h, 0)
-            slope *= w
+            slope *= w.to(tl.float32)
         dh = r * (slope - h * (tl.sum(slope * h, 1) / D)[:, None])
         if GATED:
-            tl.store(d_gate + row * D + column, dh * value * open * (1 + g * (1 - open)), here)
-            dh *= g * open
+            tl.store(d_gate + row * D + column, dh * value * (open + silu * (1 - open)), here)
+            dh *= silu
         tl.store(dx + row * D + column, dh, here)
     if WEIGHTED:
         place = tl.arange(0, BD)
         tl.store(d_weight + tl.program_id(0) * D + place, sums, place < D)
 
 
-@triton.jit
+@jit
 def _add_up(parts, total, programs, D: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr):
     """dw in its own dtype from the programs' sums, in one order: a launch where a sum and a cast would be two."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -87,7 +89,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6, gate: Tensor |
     return fused_rms_norm(x, weight, gate, eps)
 
 
-@torch.library.custom_op("chimeralab::fused_rms_norm", mutates_args=())
+@operator("chimeralab::fused_rms_norm")
 def fused_rms_norm(x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> Tensor:
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     (flat, gates), D = (rows_of(x), None if gate is None else rows_of(gate)), x.shape[-1]
@@ -100,7 +102,7 @@ def fused_rms_norm(x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: f
     return y
 
 
-@torch.library.custom_op("chimeralab::fused_rms_norm_backward", mutates_args=())
+@operator("chimeralab::fused_rms_norm_backward")
 def fused_rms_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,24 +110,27 @@ def fused_rms_norm_backward(
     dx, d_weight, d_gate = _gradients(x, weight, gate)
     flat, slopes, gates = rows_of(x), rows_of(dy), None if gate is None else rows_of(gate)
     D = x.shape[-1]
-    block, warps = _block(D)
+    block, warps = _block(D, gradients=True)
     blocks = -(-len(flat) // block)
-    programs = min(blocks, 4 * processors(x))
+    # As many as a processor's registers hold at once: a second wave would start when the first has ended.
+    programs = min(blocks, max(1, (16 if gate is None else 12) // warps) * processors(x))
+    ahead = 2 * (2 if gate is None else 3) * block * power_of_two(D) * x.element_size()  # bytes that two stages load
     sums = x.new_empty((programs, D) if weight is not None else 0, dtype=torch.float32)
     _backward[(programs,)](
         slopes, flat, gates, None if weight is None else weight.contiguous(), dx, d_gate, sums,
         slopes.stride(0), flat.stride(0), 0 if gates is None else gates.stride(0), len(flat), eps, blocks,
-        D=D, BD=power_of_two(D), BR=block, GATED=gate is not None, WEIGHTED=weight is not None, num_warps=warps,
+        D=D, BD=power_of_two(D), BR=block, STAGES=3 if ahead <= 2**15 else 1, GATED=gate is not None,
+        WEIGHTED=weight is not None, num_warps=warps,
     )  # fmt: skip
     if weight is not None:
         _add_up[(-(-D // 32),)](sums, d_weight, programs, D=D, COLUMNS=32, PARTS=64, num_warps=4)
     return dx, d_weight, d_gate
 
 
-def _block(D: int) -> tuple[int, int]:
-    """Rows of a tile, and warps: 32 elements a thread, measured best of 8 to 32."""
-    elements = max(power_of_two(D), 4096)
-    return elements // power_of_two(D), elements // 1024
+def _block(D: int, *, gradients: bool = False) -> tuple[int, int]:
+    """Rows of a tile, and warps: 32 elements a thread, or 16 where there is more to hold of each."""
+    elements = max(power_of_two(D), 2048 if gradients else 4096)
+    return elements // power_of_two(D), min(elements // (512 if gradients else 1024), 32)
 
 
 def _gradients(x: Tensor, weight: Tensor | None, gate: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,4 +162,4 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple:
     return dx, None if weight is None else d_weight, None if gate is None else d_gate, None
 
 
-fused_rms_norm.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_rms_norm, _differentiate, _keep)

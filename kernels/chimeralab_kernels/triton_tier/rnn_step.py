@@ -9,21 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.triton_tier.first_call import jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two
 
 
-@triton.jit
+@jit
 def _tanh(x):
     return 2 * tl.sigmoid(2 * x) - 1
 
 
-@triton.jit
+@jit
 def step(  # noqa: PLR0915
     x,  # B 1 H G K
     weight,  # H G K K: out, in
@@ -121,7 +121,7 @@ def rnn_scan(
     return rnn_step(x, weight, cell, bias, initial_state)
 
 
-@torch.library.custom_op("chimeralab::rnn_step", mutates_args=())
+@operator("chimeralab::rnn_step")
 def rnn_step(
     x: Tensor, weight: Tensor, cell: str, bias: Tensor | None, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:

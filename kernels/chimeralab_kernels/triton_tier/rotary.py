@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two, unit_stride
 
 
-@triton.jit
+@jit
 def _rotate(
     x, cos, sin, y, x_b, x_t, x_h, c_b, c_t, s_b, s_t, T, sign,
     H: tl.constexpr, HALF: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr,
@@ -37,7 +36,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return rotated(x, cos, sin, 1.0)
 
 
-@torch.library.custom_op("chimeralab::fused_rotary", mutates_args=())
+@operator("chimeralab::fused_rotary")
 def rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     """x: B T H K, by the angles (T K/2 or B T K/2) times `sign`."""
     x, cos, sin = unit_stride(x), unit_stride(cos), unit_stride(sin)
@@ -67,4 +66,4 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple:
     return rotated(dy, *ctx.saved_tensors, -ctx.sign), None, None, None
 
 
-rotated.register_autograd(_differentiate, setup_context=_keep)
+differentiate(rotated, _differentiate, _keep)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gla_gradients import chunk_gradients, decay_gradient
 from chimeralab_kernels.triton_tier.gla_packing import cut_time, fake_outputs, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import Cut, gradient_tile, output_tile, state_tile
@@ -19,7 +20,7 @@ from chimeralab_kernels.triton_tier.gla_scan import join_segments, scan
 from chimeralab_kernels.triton_tier.launch import in_sixteens, strides
 
 
-@torch.library.custom_op("chimeralab::scalar_gla", mutates_args=())
+@operator("chimeralab::scalar_gla")
 def scalar_gla(
     q: Tensor,  # B T G K
     k: Tensor,  # B T G K
@@ -42,7 +43,7 @@ def scalar_gla(
     return y, sequences_first(final), starts
 
 
-@torch.library.custom_op("chimeralab::scalar_gla_backward", mutates_args=())
+@operator("chimeralab::scalar_gla_backward")
 def scalar_gla_backward(
     dy: Tensor | None,
     d_final: Tensor | None,
@@ -198,7 +199,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Any) 
     return *grads, None if g is None else dg, None if initial is None else d_initial, None, None
 
 
-scalar_gla.register_autograd(_differentiate, setup_context=_keep)
+differentiate(scalar_gla, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.scalar_gla)

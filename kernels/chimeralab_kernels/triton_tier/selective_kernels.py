@@ -8,26 +8,26 @@ Before the gate y_t = h_t C_t + skip ⊙ u_t. With a_t = exp(Δ_t A), S the grad
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.time_rows import piece, pieces, present, rows
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@jit
 def _scaled(step, rate):
     return tl.exp2(step[:, None] * rate)
 
 
-@triton.jit
+@jit
 def _rates(A, corner, inside):
     """A, for powers of two."""
     return tl.load(A + corner, inside, 0.0).to(tl.float32) * LOG2_E
 
 
-@triton.jit
+@jit
 def forward(
     u, delta, A, B, C, skip, z, start, y, ends, steps, marks, table, T, segments, length, span,
     u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
@@ -88,7 +88,7 @@ def forward(
         tl.store(steps + part * D + channel, total, channel < D)
 
 
-@triton.jit
+@jit
 def carry_back(
     dy, delta, A, C, z, carried, steps, table, T, segments, length,
     dy_b, dy_t, delta_b, delta_t, C_b, C_t, z_b, z_t,
@@ -128,7 +128,7 @@ def carry_back(
     tl.store(steps + part * D + channel, total, channel < D)
 
 
-@triton.jit
+@jit
 def backward(  # noqa: PLR0915
     dy, u, delta, A, B, C, skip, z, marks, kept, carried, du, d_delta, dA, dBC, d_skip, dz,
     table, T, segments, length, span, phase,
@@ -225,7 +225,7 @@ def backward(  # noqa: PLR0915
     tl.store(d_skip + part * D + channel, skip_slope, channel < D)
 
 
-@triton.jit
+@jit
 def join(
     ends, steps, A, start, met, firsts, segments,
     D: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,

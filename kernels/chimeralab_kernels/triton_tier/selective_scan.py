@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier import selective_kernels
+from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.launch import differentiated, power_of_two, unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, walk
 
@@ -156,7 +157,7 @@ def _wide(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.to(torch.float32).contiguous()
 
 
-@torch.library.custom_op("chimeralab::fused_selective_scan", mutates_args=())
+@operator("chimeralab::fused_selective_scan")
 def fused_selective_scan(
     u: Tensor,
     delta: Tensor,
@@ -176,7 +177,7 @@ def fused_selective_scan(
     return y, final, final.new_empty(0) if marks is None else marks
 
 
-@torch.library.custom_op("chimeralab::fused_selective_scan_backward", mutates_args=())
+@operator("chimeralab::fused_selective_scan_backward")
 def fused_selective_scan_backward(
     dy: Tensor | None,
     d_final: Tensor | None,
@@ -256,7 +257,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Any) 
     return *(None if x is None else grad for x, grad in zip(inputs, grads, strict=True)), None, None
 
 
-fused_selective_scan.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_selective_scan, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.fused_selective_scan)

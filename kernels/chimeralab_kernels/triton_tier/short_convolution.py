@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from chimeralab_kernels.checks import check_choice
 from chimeralab_kernels.packing import check_offsets
 from chimeralab_kernels.triton_tier.convolution_step import convolution_step
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.launch import differentiated, unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, piece, present, rows, walk
 from chimeralab_kernels.triton_tier.tunings import SHORT_CONVOLUTION
@@ -26,14 +26,14 @@ from chimeralab_kernels.triton_tier.tunings import SHORT_CONVOLUTION
 TAPS = 4
 
 
-@triton.jit
+@jit
 def _tap(weight, channel, D, w: tl.constexpr, W: tl.constexpr):
     """Tap w of four, of which W exist."""
     missing: tl.constexpr = 4 - W
     return tl.load(weight + channel * W + w - missing, (channel < D) & (w >= missing), 0.0).to(tl.float32)
 
 
-@triton.jit
+@jit
 def _before(x, start, sequence, t, origin, x_t, channel, stop, D, W: tl.constexpr, STARTS: tl.constexpr):
     """The input of one token that may lie before the first of its sequence."""
     value = tl.load(x + t * x_t + channel, present(channel, t, origin, stop, D), 0.0).to(tl.float32)
@@ -43,7 +43,7 @@ def _before(x, start, sequence, t, origin, x_t, channel, stop, D, W: tl.constexp
     return value
 
 
-@triton.jit
+@jit
 def _forward(
     x, weight, bias, start, y, x_b, x_t, table, T, segments, length,
     D: tl.constexpr, W: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
@@ -77,7 +77,7 @@ def _forward(
             x0, x1, x2 = x1, x2, x3
 
 
-@triton.jit
+@jit
 def _backward(
     dy, x, weight, bias, start, dx, sums, dy_b, dy_t, x_b, x_t, table, T, segments, length,
     D: tl.constexpr, W: tl.constexpr, BD: tl.constexpr, U: tl.constexpr,
@@ -164,7 +164,7 @@ def _last_inputs(x: Tensor, start: Tensor, cu_seqlens: Tensor) -> Tensor:
     return torch.where((past < 0).unsqueeze(-1), given, x[0][token.clamp(min=0)])
 
 
-@torch.library.custom_op("chimeralab::fused_short_convolution", mutates_args=())
+@operator("chimeralab::fused_short_convolution")
 def fused_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor | None, cu_seqlens: Tensor | None, silu: bool
 ) -> Tensor:
@@ -179,7 +179,7 @@ def fused_convolution(
     return y
 
 
-@torch.library.custom_op("chimeralab::fused_short_convolution_backward", mutates_args=())
+@operator("chimeralab::fused_short_convolution_backward")
 def fused_convolution_backward(
     dy: Tensor,
     x: Tensor,
@@ -288,4 +288,4 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple:
     return dx, d_weight, None if bias is None else d_bias, None if start is None else d_start, None, None
 
 
-fused_convolution.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_convolution, _differentiate, _keep)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two, rows_of
 
 
-@triton.jit
+@jit
 def _forward(gate, up, y, gate_r, up_r, D: tl.constexpr, BD: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BD + tl.arange(0, BD)
@@ -22,7 +21,7 @@ def _forward(gate, up, y, gate_r, up_r, D: tl.constexpr, BD: tl.constexpr):
     tl.store(y + row * D + column, g * tl.sigmoid(g) * u, here)
 
 
-@triton.jit
+@jit
 def _backward(dy, gate, up, d_gate, d_up, dy_r, gate_r, up_r, D: tl.constexpr, BD: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BD + tl.arange(0, BD)
@@ -35,7 +34,7 @@ def _backward(dy, gate, up, d_gate, d_up, dy_r, gate_r, up_r, D: tl.constexpr, B
     tl.store(d_gate + row * D + column, slope * u * open * (1 + g * (1 - open)), here)
 
 
-@torch.library.custom_op("chimeralab::fused_swiglu", mutates_args=())
+@operator("chimeralab::fused_swiglu")
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     y = gate.new_empty(gate.shape)
     g, u = rows_of(gate), rows_of(up)
@@ -45,7 +44,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("chimeralab::fused_swiglu_backward", mutates_args=())
+@operator("chimeralab::fused_swiglu_backward")
 def swiglu_backward(dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     d_gate, d_up = gate.new_empty(gate.shape), up.new_empty(up.shape)
     d, g, u = rows_of(dy), rows_of(gate), rows_of(up)
@@ -75,4 +74,4 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
     return swiglu_backward(dy, *ctx.saved_tensors)
 
 
-swiglu.register_autograd(_differentiate, setup_context=_keep)
+differentiate(swiglu, _differentiate, _keep)

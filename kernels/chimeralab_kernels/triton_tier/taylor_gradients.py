@@ -6,13 +6,13 @@ S, s are the moments of keys and values before a chunk; D, d those of queries, r
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.taylor_kernels import factor, sides, through, weight
 
 
-@triton.jit(do_not_specialize=["starts"])
+@jit(do_not_specialize=["starts"])
 def gradient_of_queries(
     q, k, v, dy, r, e, S, s,
     dq,  # B T H F
@@ -59,7 +59,7 @@ def gradient_of_queries(
     tl.store(dq, total.to(dq.dtype.element_ty), mask=live[:, None])
 
 
-@triton.jit(do_not_specialize=["ends"])
+@jit(do_not_specialize=["ends"])
 def gradient_of_keys(
     q, k, v, dy, r, e, D, d,
     dk,  # B T H F

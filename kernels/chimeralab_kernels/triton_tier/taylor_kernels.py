@@ -10,11 +10,12 @@ N chunks, C tokens a chunk.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from chimeralab_kernels.triton_tier.first_call import jit
 
-@triton.jit
+
+@jit
 def sides(f, F: tl.constexpr):
     """The channels whose product feature f is: -1 stands for the factor 1, -2 for none."""
     pair = f - 1 - F
@@ -27,27 +28,27 @@ def sides(f, F: tl.constexpr):
     return tl.where(f < 1 + F + F * (F + 1) // 2, first, -2), second
 
 
-@triton.jit
+@jit
 def weight(first, second, c):
     of_pair = tl.where(first == second, 0.5 * c * c, c * c)
     return tl.where(second >= 0, of_pair, tl.where(first >= 0, c, 1.0))
 
 
-@triton.jit
+@jit
 def factor(x, side, F: tl.constexpr, PRECISION: tl.constexpr):
     """tokens BF: for each feature the channel of x, or 1."""
     pick = (tl.arange(0, F)[:, None] == side[None, :]).to(x.dtype)
     return tl.dot(x, pick, input_precision=PRECISION) + (side == -1).to(tl.float32)[None, :]
 
 
-@triton.jit
+@jit
 def factor_turned(x, side, F: tl.constexpr, PRECISION: tl.constexpr):
     """BF tokens. Turning the product's result over is what Triton 3.4 to 3.7.0 compile wrongly for Hopper's wgmma."""
     pick = (side[:, None] == tl.arange(0, F)[None, :]).to(x.dtype)
     return tl.dot(pick, tl.trans(x), input_precision=PRECISION) + (side == -1).to(tl.float32)[:, None]
 
 
-@triton.jit
+@jit
 def through(slope, left, right, first, second, dtype: tl.constexpr, F: tl.constexpr, PRECISION: tl.constexpr):
     """The gradient of x from that of its features: tokens F."""
     to_first = (first[:, None] == tl.arange(0, F)[None, :]).to(dtype)
@@ -56,7 +57,7 @@ def through(slope, left, right, first, second, dtype: tl.constexpr, F: tl.conste
     return tl.dot((slope * left).to(dtype), to_second, dx, input_precision=PRECISION)
 
 
-@triton.jit
+@jit
 def moments(
     x,  # B T H F
     y,  # B T H V
@@ -96,7 +97,7 @@ def moments(
     tl.store(m + (head * N + n) * R + f, tl.sum(beside, 1))
 
 
-@triton.jit
+@jit
 def running(
     M,  # rows N E
     start,  # rows E
@@ -124,7 +125,7 @@ def running(
     tl.store(end + row * E + e, total)
 
 
-@triton.jit(do_not_specialize=["starts"])
+@jit(do_not_specialize=["starts"])
 def outputs(
     q,  # B T H F
     k,  # B T H F
@@ -178,7 +179,7 @@ def outputs(
     tl.store(z + head * T + t, divisor, mask=live)
 
 
-@triton.jit
+@jit
 def slopes(
     y,  # B T H V
     dy,  # B T H V

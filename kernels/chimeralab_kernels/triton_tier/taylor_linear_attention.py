@@ -17,6 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
 from chimeralab_kernels.taylor import taylor_features
+from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gated_linear_attention import gated_linear_attention
 from chimeralab_kernels.triton_tier.launch import differentiated, fill, in_sixteens, matrix_size
 from chimeralab_kernels.triton_tier.machine import INTERPRETED
@@ -113,7 +114,7 @@ def _places(dim: int, channels: int, device: torch.device) -> Tensor:
     return torch.cat([torch.arange(1 + dim, device=device), pairs])
 
 
-@torch.library.custom_op("chimeralab::taylor_linear_attention", mutates_args=())
+@operator("chimeralab::taylor_linear_attention")
 def fused_taylor(
     q: Tensor,  # B T H F
     k: Tensor,  # B T H F
@@ -135,7 +136,7 @@ def fused_taylor(
     return y, end, end_sums, z, before, sums, kept
 
 
-@torch.library.custom_op("chimeralab::taylor_linear_attention_backward", mutates_args=())
+@operator("chimeralab::taylor_linear_attention_backward")
 def fused_taylor_backward(
     dy: Tensor | None,
     d_end: Tensor | None,
@@ -291,7 +292,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_end: Tensor | None, d_sums: Te
     return *grads, first if ctx.starts else None, first_sums if ctx.starts else None, None
 
 
-fused_taylor.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_taylor, _differentiate, _keep)
 
 
 @register_flop_formula(torch.ops.chimeralab.taylor_linear_attention)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from chimeralab import ops
+from chimeralab_kernels.triton_tier.first_call import jit, operator
 from chimeralab_kernels.triton_tier.launch import power_of_two
 
 ROWS = 32
 """Features that a program treats at once."""
 
 
-@triton.jit
+@jit
 def _features(x, x_k, r, first, i, j, SINGLE, PAIR, EQUAL, R: tl.constexpr):
     """Features r … of a query or key: a product of two channels, of one and 1, or of 1 and 1."""
     second = r >= first
@@ -27,7 +27,7 @@ def _features(x, x_k, r, first, i, j, SINGLE, PAIR, EQUAL, R: tl.constexpr):
     return tl.where(r < R, a * b * weight, 0.0)
 
 
-@triton.jit
+@jit
 def step(
     q,  # B 1 H F
     k,  # B 1 H F
@@ -73,7 +73,7 @@ def step(
     tl.store(y + head * V + column, tl.sum(out, 0) / tl.sum(total, 0), in_v)
 
 
-@torch.library.custom_op("chimeralab::taylor_step", mutates_args=())
+@operator("chimeralab::taylor_step")
 def taylor_step(
     q: Tensor,  # B 1 H F
     k: Tensor,  # B 1 H F

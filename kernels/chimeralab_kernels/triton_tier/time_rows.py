@@ -13,21 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from chimeralab import Tuning, ops
+from chimeralab_kernels.triton_tier.first_call import jit
 from chimeralab_kernels.triton_tier.launch import power_of_two, processors
 
 
-@triton.jit
+@jit
 def present(channel, t, begin, end, D):
     """The channels that exist, at a time within begin … end − 1."""
     return channel < tl.where((t >= begin) & (t < end), D, 0)
 
 
-@triton.jit
+@jit
 def rows(x, first, x_t, x_d, channel, begin, end, D, U: tl.constexpr, STEP: tl.constexpr):
     """Rows first, first + STEP, … of x as they are stored, zero outside: U loads with nothing between them."""
     found = ()
@@ -37,7 +37,7 @@ def rows(x, first, x_t, x_d, channel, begin, end, D, U: tl.constexpr, STEP: tl.c
     return found
 
 
-@triton.jit
+@jit
 def piece(table, part, segments, length, T, PACKED: tl.constexpr):
     """Of segment `part` of all: batch entry, where it begins and stops, its sequence, where that begins and ends."""
     if PACKED:
@@ -53,7 +53,7 @@ def piece(table, part, segments, length, T, PACKED: tl.constexpr):
     return b, begin, stop, sequence, origin, end
 
 
-@triton.jit
+@jit
 def pieces(firsts, sequence, segments, PACKED: tl.constexpr):
     """A sequence's first segment, and the one after its last."""
     if PACKED:

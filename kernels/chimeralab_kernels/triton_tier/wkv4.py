@@ -18,11 +18,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from chimeralab_kernels.packing import check_offsets
+from chimeralab_kernels.triton_tier.first_call import differentiate, jit, operator
 from chimeralab_kernels.triton_tier.launch import unit_stride
 from chimeralab_kernels.triton_tier.time_rows import Walk, piece, pieces, present, rows, walk
 from chimeralab_kernels.triton_tier.tunings import WKV4
@@ -30,7 +30,7 @@ from chimeralab_kernels.triton_tier.tunings import WKV4
 NOTHING = tl.constexpr(-1e30)  # the scale of an empty sum
 
 
-@triton.jit
+@jit
 def _sums(at, D, channel):
     """Numerator, denominator and scale of a state 3 D."""
     here = channel < D
@@ -39,7 +39,7 @@ def _sums(at, D, channel):
     return num.to(tl.float32), den.to(tl.float32), tl.maximum(top, NOTHING)
 
 
-@triton.jit
+@jit
 def _forward(
     k, v, decay, bonus, start, y, log_z, ends, table, T, segments, length, k_b, k_t, v_b, v_t,
     D: tl.constexpr, BD: tl.constexpr, U: tl.constexpr, PACKED: tl.constexpr,
@@ -84,7 +84,7 @@ def _forward(
     tl.store(at + 2 * D, top, here)
 
 
-@triton.jit
+@jit
 def _join(
     ends, decay, start, met, firsts, table, T, segments, length,
     D: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr, STARTS: tl.constexpr,
@@ -112,7 +112,7 @@ def _join(
         num, den, top = old * num + new * own_num, old * den + new * own_den, scale
 
 
-@triton.jit
+@jit
 def _gradients(at, D, channel):
     """N, D, N', D' and their scale, 5 D."""
     here = channel < D
@@ -121,7 +121,7 @@ def _gradients(at, D, channel):
     return n, d, n1, d1, tl.load(at + 4 * D + channel, here, 0.0)
 
 
-@triton.jit
+@jit
 def _store_gradients(at, n, d, n1, d1, p, D, channel):
     here = channel < D
     tl.store(at + channel, n, here)
@@ -131,7 +131,7 @@ def _store_gradients(at, n, d, n1, d1, p, D, channel):
     tl.store(at + 4 * D + channel, p, here)
 
 
-@triton.jit
+@jit
 def _backward(
     dy, y, log_z, k, v, decay, bonus, end, dk, dv, sums, starts, table, T, segments, length,
     dy_b, dy_t, k_b, k_t, v_b, v_t,
@@ -188,7 +188,7 @@ def _backward(
         tl.store(sums + part.to(tl.int64) * 2 * D + D + channel, u_sum, here)
 
 
-@triton.jit
+@jit
 def _join_backward(
     starts, decay, end, met, firsts, table, T, segments, length,
     D: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr, ENDS: tl.constexpr,
@@ -231,7 +231,7 @@ def wkv4(
     return y, final
 
 
-@torch.library.custom_op("chimeralab::fused_wkv4", mutates_args=())
+@operator("chimeralab::fused_wkv4")
 def fused_wkv4(
     k: Tensor, v: Tensor, decay: Tensor, bonus: Tensor, start: Tensor | None, cu_seqlens: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -259,7 +259,7 @@ def fused_wkv4(
     return y, cut.last(ends), log_z
 
 
-@torch.library.custom_op("chimeralab::fused_wkv4_backward", mutates_args=())
+@operator("chimeralab::fused_wkv4_backward")
 def fused_wkv4_backward(
     dy: Tensor | None,
     d_final: Tensor | None,
@@ -353,4 +353,4 @@ def _differentiate(ctx: Any, dy: Tensor | None, d_final: Tensor | None, *_: Any)
     return *grads, None if ctx.saved_tensors[4] is None else d_start, None
 
 
-fused_wkv4.register_autograd(_differentiate, setup_context=_keep)
+differentiate(fused_wkv4, _differentiate, _keep)
