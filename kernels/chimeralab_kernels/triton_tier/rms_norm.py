@@ -128,9 +128,10 @@ def fused_rms_norm_backward(
 
 
 def _block(D: int, *, gradients: bool = False) -> tuple[int, int]:
-    """Rows of a tile, and warps: 32 elements a thread, or 16 where there is more to hold of each."""
+    """Rows of a tile, and warps: 32 elements a thread, or 16 where there is more to hold of each and warps are few."""
     elements = max(power_of_two(D), 2048 if gradients else 4096)
-    return elements // power_of_two(D), min(elements // (512 if gradients else 1024), 32)
+    warps = elements // 1024
+    return elements // power_of_two(D), min(2 * warps, max(16, warps)) if gradients else warps
 
 
 def _gradients(x: Tensor, weight: Tensor | None, gate: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
