@@ -154,8 +154,10 @@ def _differentiate(ctx: Any, d_loss: Tensor | None, *_: Any) -> tuple:
 
 @jit
 def _times(x, factor, n, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(x + at, tl.load(x + at, at < n, 0.0).to(tl.float32) * tl.load(factor), at < n)
+    by = tl.load(factor)
+    if by != 1.0:
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        tl.store(x + at, tl.load(x + at, at < n, 0.0).to(tl.float32) * by, at < n)
 
 
 @operator("chimeralab::multiply", changes=("x",))
