@@ -11,7 +11,7 @@ from called import Call
 
 from chimeralab import Lab, RunSpec
 from chimeralab.cli import train
-from chimeralab.events import Checkpoint, Log, Metrics
+from chimeralab.events import Checkpoint, Log, Metrics, Profile
 
 
 @pytest.fixture
@@ -56,6 +56,22 @@ def test_the_last_words_of_a_long_log_are_shown_as_they_were_said(call: Call, ho
     assert "/runs/[dim]/step" in shown
     assert "word 600 [bold]" in shown
     assert "word 1 " not in shown
+
+
+def test_what_was_profiled_is_shown_in_one_line_with_its_units(call: Call, home: Path, queued: int) -> None:
+    with Lab.open(home) as lab:
+        attempt = lab.store.claim(queued, 0)
+        assert attempt is not None
+        lab.store.begin(queued, attempt, {})
+        values = {
+            "decode_ms": 15.3333,
+            "tokens_per_second": 65217.0,
+            "state_bytes": 3 * 2**20,
+            "peak_memory_bytes": 1024,
+        }
+        lab.store.append(queued, attempt, [Profile(seq=1, name="decode", context=1024, batch=1, values=values)])
+    lines = [" ".join(line.split()) for line in call("show", str(queued)).out.splitlines()]
+    assert "decode 1024 1 15.333 ms, 65.2k tokens/s, 3 MiB of state, 1 KiB at most" in lines
 
 
 def test_runs_are_compared_as_json(call: Call, queued: int) -> None:
