@@ -17,7 +17,6 @@ from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, OwnerRow, St
 from chimeralab.store.transitions import again, locked, move
 
 _QUEUEING = 0x7377656570  # "sweep"
-ADOPTED = ("completed", *UNFINISHED)  # a run in one of these need not be queued again
 
 
 class Sweeps:
@@ -32,8 +31,8 @@ class Sweeps:
         """Make the sweep of this name what is described, and return its id.
 
         A member whose spec (by hash) was computed, or is about to be, is that run, whoever queued it. Failed and
-        cancelled members are queued again; new ones are queued; waiting runs of the sweep that are no longer members
-        are cancelled, unless another active sweep has them.
+        cancelled members are queued again, those that still stop when they have; new ones are queued; waiting runs of
+        the sweep that are no longer members are cancelled, unless another active sweep has them.
         """
         with self._database.writing() as connection:
             _one_at_a_time(connection)
@@ -69,6 +68,9 @@ class Sweeps:
                 run = locked(connection, run_id)  # it may have moved on since
                 if run_id in kept and run.status in ("failed", "cancelled"):
                     again(connection, run)
+                elif run_id in kept and run.status in UNFINISHED and run.cancel_requested and not run.prune_reason:
+                    # its worker may have been told to stop: `finish` queues it again then
+                    connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested=False))
                 elif run_id in owned - kept and not _handed_over(connection, run, sweep) and run.status == "queued":
                     reason = f"the sweep {name} was changed"
                     move(connection, run.id, run.attempt, "queued", "cancelled", reason, ended_at=time.time())
@@ -232,6 +234,7 @@ def _add(
 
 def _computed(connection: Connection, spec_hash: str) -> int | None:
     """The run that computed this spec, or else one that will."""
-    same = (Run.spec_hash == spec_hash, Run.status.in_(ADOPTED), Run.archived.is_(False))
     done = Run.status == "completed"
+    will = Run.status.in_(UNFINISHED) & Run.cancel_requested.is_(False)
+    same = (Run.spec_hash == spec_hash, done | will, Run.archived.is_(False))
     return connection.scalar(select(Run.id).where(*same).order_by(done.desc(), Run.id).limit(1))
