@@ -25,7 +25,7 @@ def members(*hashes: str, seed: int = 0) -> list[NewMember]:
 
 
 def put(store: Store, *hashes: str, name: str = "lr", **more: Any) -> int:
-    return store.put_sweep(name, {"axes": list(hashes)}, members(*hashes), wanted=len(hashes), **more)
+    return store.put_sweep(name, {"axes": list(hashes)}, members(*hashes), wanted=len(hashes), **more).id
 
 
 def end(store: Store, run_id: int, status: Any = "completed") -> None:
@@ -129,7 +129,7 @@ def test_two_points_that_compute_the_same_share_a_run(store: Store) -> None:
 
 
 def test_a_sweep_completes_when_it_has_all_its_members_and_all_have_ended(store: Store) -> None:
-    sweep = store.put_sweep("lr", {}, members("a", "b"), wanted=3)
+    sweep = store.put_sweep("lr", {}, members("a", "b"), wanted=3).id
     for run_id, status in zip(runs_of(store, sweep), ("completed", "failed"), strict=True):
         assert not store.settle_sweep(sweep)
         end(store, run_id, status)

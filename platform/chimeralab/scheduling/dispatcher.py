@@ -40,7 +40,7 @@ class Dispatcher:
         self.pool = Pool(home)
         self.hooks = Hooks()
         self.silence = Silence()
-        self.sweeps = SweepKeeper(self.store)
+        self.sweeps = SweepKeeper(self.store, self.hooks)
         self._heartbeat = 0.0
         threading.Thread(target=self._loop, name="dispatch", daemon=True).start()
 
