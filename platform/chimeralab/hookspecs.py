@@ -73,4 +73,4 @@ def run_progress(run_id: int, step: int, total: int, metrics: dict[str, float]) 
 
 @hookspec
 def run_finished(run_id: int, status: str, reason: str) -> None:
-    """A run has ended as completed, failed, cancelled or pruned, but for one that its sweep dropped while it waited."""
+    """A run has ended as completed, failed, cancelled or pruned."""

@@ -90,15 +90,16 @@ class SweepRecords:
         self._check(spec, members)
         whole = spec.resolved(members)
         wanted = (spec.search.n or 0) * len(spec.seeds) if spec.search.kind == "optuna" else len(members)
-        sweep = self.store.put_sweep(
+        put = self.store.put_sweep(
             spec.name,
             whole.model_dump(mode="json"),
             new_members(members),
             wanted=wanted,
             at_once=whole.members_at_once,
         )
-        self.store.settle_sweep(sweep)
-        return sweep
+        _tell(put.dropped)
+        self.store.settle_sweep(put.id)
+        return put.id
 
     def sweeps(self) -> list[SweepRow]:
         """Every sweep, newest first."""
@@ -157,7 +158,7 @@ class SweepRecords:
         row = self.store.sweep(name)
         if row.status != "active":
             raise RequestError(f"the sweep is {row.status}", place=f"sweep {row.name!r}")
-        self.store.end_sweep(row.id, "cancelled")
+        _tell(self.store.end_sweep(row.id, "cancelled"))
 
     def _asked_before(self, spec: SweepSpec) -> list[dict[str, Any]] | None:
         """The points that an optuna search has chosen so far, where it is the same search that goes on."""
@@ -219,3 +220,11 @@ class SweepRecords:
                 )
             )
         return found
+
+
+def _tell(dropped: dict[int, str]) -> None:
+    """Plugins hear of runs that were cancelled while they waited from here: no dispatcher knew them."""
+    from chimeralab.plugins import registry
+
+    for run_id, reason in dropped.items():
+        registry().notify("run_finished", run_id=run_id, status="cancelled", reason=reason)

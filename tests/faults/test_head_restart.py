@@ -16,8 +16,6 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from chimeralab import Lab
-from chimeralab.cli import serve
-from chimeralab.errors import ClusterError
 from chimeralab.scheduling.cluster import _end
 from small_runs import small_spec
 
@@ -97,15 +95,3 @@ def test_runs_go_on_when_the_head_was_started_again(head: Head, tmp_path: Path) 
         assert up.wait(timeout=60) == 0
     finally:
         up.kill()
-
-
-def test_a_dashboard_ends_when_its_cluster_cannot_be_reached_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "LOOK_SECONDS", 0.1)
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with Lab.open(tmp_path) as lab, pytest.raises(ClusterError, match=r"127\.0\.0\.1:1: nobody answers"):
-            serve._serve(lab, "127.0.0.1", 0, lambda: lab.connect("127.0.0.1:1"))
-    finally:
-        signal.signal(signal.SIGTERM, handler)

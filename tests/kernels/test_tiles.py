@@ -85,16 +85,28 @@ def test_gpus_with_less_shared_memory_take_small_tiles(
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ("[]", "no file of tiles"),
+        ("[]", "no file of tiles: input should be an object. Write one by `chimeralab kernels tune --to FILE`"),
+        ("{", "no file of tiles: invalid JSON"),
+        ("{}", "no file of tiles: architectures: field required"),
+        ({"sm90": []}, r"tiles.json: no file of tiles: architectures\.sm90: input should be an object"),
+        (
+            {"sm90": {"swiglu.test": {"all": 2}}},
+            r"architectures\.sm90\.swiglu\.test\.all: input should be an object",
+        ),
         ({"sm90": {"swiglu.tset": {"all": {"wait": 1}}}}, "no kernel has tiles 'swiglu.tset'"),
         ({"sm90": {"swiglu.test": {"all": {"wiat": 1}}}}, "swiglu.test has no 'wiat'"),
         ({"sm90": {"swiglu.test": {"all": {"wait": "2"}}}}, "wait is '2'"),
         ({"sm90": {"swiglu.test": {"all": {"wait": 0}}}}, "wait is 0"),
     ],
-    ids=["no object", "name", "field", "text", "zero"],
+    ids=["no object", "no JSON", "nothing", "list", "number", "name", "field", "text", "zero"],
 )
 def test_files_that_no_kernel_can_follow_are_refused(entries: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "tiles.json"
     path.write_text(entries if isinstance(entries, str) else json.dumps({"architectures": entries}))
     with pytest.raises(SpecError, match=message):
         ops.tiles.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.json: no file of tiles: No such file or directory"):
+        ops.tiles.read(tmp_path / "none.json")

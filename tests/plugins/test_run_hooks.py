@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import chimeralab
-from chimeralab.plugins import Registry
+from chimeralab.plugins import Registry, registry
 from chimeralab.scheduling import hooks
 from small_runs import small_spec
 
@@ -39,10 +39,10 @@ class Raising:
 def test_a_slow_plugin_holds_up_nobody_and_one_that_raises_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry, slow = Registry([]), Slow()
-    registry.register(Raising(), "a raising one")
-    registry.register(slow, "slow")
-    monkeypatch.setattr(hooks, "registry", lambda: registry)
+    plugins, slow = Registry([]), Slow()
+    plugins.register(Raising(), "a raising one")
+    plugins.register(slow, "slow")
+    monkeypatch.setattr(hooks, "registry", lambda: plugins)
     teller = hooks.Hooks()
     before = time.monotonic()
     teller.tell("run_started", run_id=7, attempt=1, spec={})
@@ -59,10 +59,30 @@ def test_a_slow_plugin_holds_up_nobody_and_one_that_raises_is_logged(
 def test_plugins_hear_of_a_run_that_was_cancelled_while_it_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, plugin = Registry([]), Slow()
-    registry.register(plugin, "mine")
+    plugins, plugin = Registry([]), Slow()
+    plugins.register(plugin, "mine")
     with chimeralab.Lab.open(tmp_path) as lab:
         run = lab.submit(small_spec(lab))
-        monkeypatch.setattr("chimeralab.plugins.registry", lambda: registry)
+        monkeypatch.setattr("chimeralab.plugins.registry", lambda: plugins)
         assert lab.cancel(run) == "cancelled"
     assert plugin.told == [f"{run} cancelled"]
+
+
+def test_plugins_hear_of_runs_that_their_sweep_dropped_while_they_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, str]] = []
+
+    def notify(hook: str, *, run_id: int, status: str, reason: str) -> None:
+        assert (hook, status) == ("run_finished", "cancelled")
+        told.append((run_id, reason))
+
+    base = {"stack": {"pattern": "attention[heads=2]", "d_model": 16}, "task": {"name": "mqar"}}
+    fields = {"name": "lr", "base": base}
+    with chimeralab.Lab.open(tmp_path) as lab:
+        lab.sweep(chimeralab.SweepSpec.read({**fields, "axes": {"train.lr": [1e-3, 2e-3]}}))
+        one, two = lab.sweep_table("lr").run_ids
+        monkeypatch.setattr(registry(), "notify", notify)
+        lab.sweep(chimeralab.SweepSpec.read({**fields, "axes": {"train.lr": [1e-3]}}))
+        lab.cancel_sweep("lr")
+    assert told == [(two, "the sweep lr was changed"), (one, "its sweep was cancelled")]

@@ -71,6 +71,17 @@ def test_idle_workers_make_room_the_longest_idle_first(pool: Pool) -> None:
     assert [idle.name for idle in pool.idle] == ["new"]
 
 
+def test_idle_workers_whose_end_makes_no_room_are_kept(pool: Pool) -> None:
+    pool.busy[1] = worker("busy", "a", 3)
+    pool.idle = [worker("elsewhere", "a", 1), worker("small", "b", 0.5), worker("gpu", "b", 0.5, 1)]
+    assert pool.room(4, 0, TWO) is None
+    assert pool.room(1, 1, TWO) == TWO[1]  # only the one that has the GPU is in its way
+    assert [idle.name for idle in pool.idle] == ["elsewhere", "small"]
+    pool.idle.append(worker("new", "b", 1))
+    assert pool.room(1.5, 0, TWO) == TWO[1]
+    assert [idle.name for idle in pool.idle] == ["elsewhere", "small"]
+
+
 def test_an_idle_worker_that_a_broken_claim_names_is_in_one_place(pool: Pool) -> None:
     pool.idle = [worker("warm", "a", 2, sweep=7)]
     pool.adopt(3, 1, worker("warm", "a", 2, sweep=7))  # as found in the store: the claim was written, its answer lost

@@ -15,7 +15,7 @@ from samples import curve, new_run, running
 from sqlalchemy import MetaData, create_engine
 
 from chimeralab.errors import RequestError
-from chimeralab.store import NewMember, RunFilter, Store
+from chimeralab.store import NewMember, Now, RunFilter, Store
 from chimeralab.store.migrate import MIGRATIONS
 from chimeralab.store.transitions import again, locked, move
 
@@ -25,13 +25,15 @@ def members(*hashes: str, seed: int = 0) -> list[NewMember]:
 
 
 def put(store: Store, *hashes: str, name: str = "lr", **more: Any) -> int:
-    return store.put_sweep(name, {"axes": list(hashes)}, members(*hashes), wanted=len(hashes), **more)
+    return store.put_sweep(name, {"axes": list(hashes)}, members(*hashes), wanted=len(hashes), **more).id
 
 
 def end(store: Store, run_id: int, status: Any = "completed") -> None:
     attempt = store.claim(run_id, store.run(run_id).attempt)
     assert attempt is not None
     store.begin(run_id, attempt, {})
+    if status == "cancelled":
+        store.request_cancel(run_id)
     store.finish(run_id, attempt, status, "")
 
 
@@ -127,7 +129,7 @@ def test_two_points_that_compute_the_same_share_a_run(store: Store) -> None:
 
 
 def test_a_sweep_completes_when_it_has_all_its_members_and_all_have_ended(store: Store) -> None:
-    sweep = store.put_sweep("lr", {}, members("a", "b"), wanted=3)
+    sweep = store.put_sweep("lr", {}, members("a", "b"), wanted=3).id
     for run_id, status in zip(runs_of(store, sweep), ("completed", "failed"), strict=True):
         assert not store.settle_sweep(sweep)
         end(store, run_id, status)
@@ -151,6 +153,32 @@ def test_a_cancelled_sweep_ends_its_own_runs_and_leaves_adopted_ones(store: Stor
     assert (store.run(other).status, store.run(waiting).status) == ("queued", "cancelled")
     assert store.run(going).cancel_requested
     assert store.sweep(sweep).status == "cancelled"
+
+
+def test_a_member_that_still_stops_when_its_sweep_goes_on_is_queued_again(store: Store) -> None:
+    sweep = put(store, "a", "b")
+    told, not_yet = runs_of(store, sweep)
+    for run in (told, not_yet):
+        store.begin(run, store.claim(run, 0), {})
+    store.end_sweep(sweep, "cancelled")
+    put(store, "a", "b")
+    assert store.finish(told, 1, "cancelled", "cancelled by its user") == Now("queued", "")
+    assert store.finish(told, 1, "cancelled", "cancelled by its user") is None  # its answer was lost: it says it again
+    assert (store.run(told).status, store.run(told).attempt, store.run(told).max_attempts) == ("queued", 1, 3)
+    assert store.finish(not_yet, 1, "completed") == Now("completed", "")
+    assert store.sweep(sweep).members == {"queued": 1, "completed": 1}
+    store.request_cancel(told)  # by its user, in a sweep that goes on
+    assert store.run(told).status == "cancelled"
+
+
+def test_a_run_that_still_stops_is_not_adopted_by_another_sweep(store: Store) -> None:
+    first = put(store, "a")
+    (stopping,) = runs_of(store, first)
+    store.begin(stopping, store.claim(stopping, 0), {})
+    store.end_sweep(first, "cancelled")
+    second = put(store, "a", name="other")
+    assert stopping not in runs_of(store, second)
+    assert store.finish(stopping, 1, "cancelled") == Now("cancelled", "")
 
 
 def test_what_another_active_sweep_has_goes_on_as_its_own_when_a_sweep_ends(store: Store) -> None:

@@ -87,6 +87,16 @@ def test_a_metric_over_two_axes_is_a_heat_map_for_each_run_in_one_scale() -> Non
     ]
 
 
+def test_ticks_are_the_values_themselves_or_the_powers_of_two_among_many() -> None:
+    few, many = [8, 96, 512], [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96]
+    axes = []
+    for values in (few, many):
+        runs = {1: {f"test/loss@position={at}": 1.0 for at in values}}
+        axes.append(over_axes.reply(runs, ["a"], None)["figure"]["layout"]["xaxis"])
+    assert [axis["ticktext"] for axis in axes] == [["8", "96", "512"], ["1", "2", "4", "8", "16", "32", "64"]]
+    assert {axis["type"] for axis in axes} == {"log"}
+
+
 def test_names_of_runs_are_text_in_every_figure() -> None:
     name = '<a href="https://example.org">%{x} & more</a>'
     shown = '&lt;a href="https://example.org"&gt;&#37;{x} &amp; more&lt;/a&gt;'

@@ -56,6 +56,7 @@ def test_the_figure_has_a_line_for_each_place_on_the_other_axes(lab: Lab) -> Non
     assert figure["data"][0]["y"] == pytest.approx([0.15, 0.55])
     assert figure["data"][0]["error_y"]["array"][0] == pytest.approx(0.05)
     assert figure["layout"]["xaxis"]["type"] == "log"
+    assert figure["layout"]["xaxis"]["ticktext"] == ["0.01", "0.1"]  # Plotly would write 10m
     across = sweeping.over_axis(table, "train.steps", table.metric)
     assert across["data"][0]["x"] == [5, 9]
 

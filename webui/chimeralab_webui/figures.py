@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -12,6 +12,7 @@ RUN_COLORS = (
     "#5b5bd6", "#12a594", "#e5484d", "#f5a524", "#0090ff", "#d6409f", "#46a758", "#8e4ec6", "#f76b15", "#7b8794",
 )  # fmt: skip
 X_TITLES = {"step": "Step", "tokens": "Tokens", "seconds": "Training time (s)"}
+TICKS = 12  # on an axis, where the values themselves are its ticks
 
 
 def choices(value: Any) -> dict[str, Any]:
@@ -30,6 +31,12 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any)
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": text(name), "line": style} | more
 
 
+def ticks(values: Iterable[float]) -> dict[str, Any]:
+    """These values as an axis's ticks: between powers of ten a logarithmic one has digits alone."""
+    shown = sorted(set(values))
+    return {"tickvals": shown, "ticktext": [f"{n:.3g}" if isinstance(n, float) else str(n) for n in shown]}
+
+
 def state_curve(report: Any, pinned: Any = None) -> Figure:
     """State bytes over context length of a cost report, and of the pinned one."""
     shown = [line(report.contexts, report.state_bytes, "This stack", RUN_COLORS[0], mode="lines+markers")]
@@ -38,12 +45,12 @@ def state_curve(report: Any, pinned: Any = None) -> Figure:
         shown.append(line(pinned.contexts, pinned.state_bytes, "Pinned", "#8b8d98", mode="lines+markers", line=dashed))
     for trace in shown:
         trace["y"] = [value or None for value in trace["y"]]  # a log axis has no zero
-    ticks = report.contexts
-    labels = [f"{n // 1024}K" if n >= 1024 else str(n) for n in ticks]
+    lengths = {"tickvals": report.contexts}
+    lengths["ticktext"] = [f"{n // 1024}K" if n >= 1024 else str(n) for n in report.contexts]
     return {
         "data": shown,
         "layout": {
-            "xaxis": {"type": "log", "title": {"text": "Context length"}, "tickvals": ticks, "ticktext": labels},
+            "xaxis": {"type": "log", "title": {"text": "Context length"}} | lengths,
             "yaxis": {"type": "log", "title": {"text": "Bytes"}, "tickformat": ".0s"},
             "showlegend": pinned is not None,
         },
@@ -73,8 +80,7 @@ def profile_curves(profiles: Sequence[Any], names: Mapping[int, str], measure: s
             color = RUN_COLORS[position % len(RUN_COLORS)]
             x, y = zip(*points, strict=True)
             data.append(line(x, y, name, color, mode="lines+markers"))
-    ticks = sorted(contexts)
-    axis = {"type": "log", "title": {"text": "Context length"}, "tickvals": ticks, "ticktext": [str(t) for t in ticks]}
+    axis = {"type": "log", "title": {"text": "Context length"}} | ticks(contexts)
     return {
         "data": data,
         "layout": {

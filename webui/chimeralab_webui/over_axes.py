@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chimeralab.metrics import Series, Value, parse, series
 from chimeralab_webui.curves import finite, title
-from chimeralab_webui.figures import RUN_COLORS, Figure, choices, line, text
+from chimeralab_webui.figures import RUN_COLORS, TICKS, Figure, choices, line, text, ticks
 
 MAPS = 6  # heat maps side by side; of more runs the first are drawn
 SHARES = ("accuracy", "scaled_accuracy", "exact_match")  # from 0 to 1
@@ -120,8 +121,9 @@ def _scale(values: Sequence[Value]) -> dict[str, Any]:
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) < len(values):
         return {"type": "category", "categoryarray": [text(value) for value in values]}
-    ticks = {} if len(values) > 12 else {"tickvals": list(values), "ticktext": [str(value) for value in values]}
-    return {"type": "log" if numbers[0] > 0 and numbers[-1] / numbers[0] >= 4 else "linear"} | ticks
+    log = numbers[0] > 0 and numbers[-1] / numbers[0] >= 4
+    shown = numbers if len(numbers) <= TICKS or not log else [n for n in numbers if math.log2(n).is_integer()]
+    return {"type": "log" if log else "linear"} | (ticks(shown) if 1 < len(shown) <= TICKS else {})
 
 
 def _range(one: Series) -> dict[str, Any]:

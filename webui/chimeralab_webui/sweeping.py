@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from chimeralab_webui.comparing import estimated
-from chimeralab_webui.figures import RUN_COLORS, Figure, line, text
+from chimeralab_webui.figures import RUN_COLORS, TICKS, Figure, line, text, ticks
 
 if TYPE_CHECKING:
     from chimeralab.statistics import Estimate
@@ -68,10 +68,12 @@ def over_axis(table: SweepTable, axis: str, metric: str) -> Figure | None:
         return None
     written = table.spec.axes.get(axis)
     log = isinstance(written, Mapping) and "log" in written
+    places = sorted({at for trace in data for at in trace["x"]}) if log else []
+    marks = ticks(places) if len(places) <= TICKS else {"exponentformat": "none"}
     return {
         "data": data,
         "layout": {
-            "xaxis": {"type": "log" if log else "-", "title": {"text": text(axis)}},
+            "xaxis": {"type": "log" if log else "-", "title": {"text": text(axis)}} | (marks if log else {}),
             "yaxis": {"title": {"text": text(metric)}},
             "showlegend": len(data) > 1,
             "uirevision": f"{table.id} {axis} {metric}",

@@ -19,7 +19,7 @@ from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gla_packing import cut_time, fake_outputs, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import Cut, output_tile, state_tile, within_tile
 from chimeralab_kernels.triton_tier.gla_scan import join_segments
-from chimeralab_kernels.triton_tier.launch import in_sixteens
+from chimeralab_kernels.triton_tier.launch import aligned, in_sixteens
 
 
 class Decayed(NamedTuple):
@@ -45,7 +45,7 @@ def channel_gla(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the final state, and the state before each segment (empty when there is one)."""
     (B, _, H, V), K = v.shape, k.shape[-1]
-    q, k, v, g = _aligned(q, k, v, g)
+    q, k, v, g = aligned(q, k, v, g)
     cut = cut_time(k, v, cu_seqlens)
     y, starts = v.new_empty(v.shape), v.new_empty(cut.starts(k, v), dtype=torch.float32)
     final = v.new_empty((B, H, cut.sequences, K, V), dtype=torch.float32)
@@ -78,7 +78,7 @@ def channel_gla_backward(
     """dq, dk, dv, dg and the gradients of bonus and initial state, empty where there is no such input."""
     B, T, H, V = v.shape
     G, K = k.shape[2:]
-    q, k, v, g = _aligned(q, k, v, g)
+    q, k, v, g = aligned(q, k, v, g)
     cut = cut_time(k, v, cu_seqlens)
     dy = torch.zeros_like(v) if dy is None else in_sixteens(dy)
     decayed = _within_chunks(cut, q, k, g, u, scale)
@@ -114,11 +114,6 @@ def channel_gla_backward(
         dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
     du = v.new_empty(0) if u is None else du.sum((0, 2)).to(u.dtype)
     return dq, dk, dv, dg, du, v.new_empty(0) if initial is None else sequences_first(first).to(initial.dtype)
-
-
-def _aligned(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows where the kernels may read them; a decay that channels share stays as it is."""
-    return in_sixteens(q), in_sixteens(k), in_sixteens(v), g if g.stride(-1) == 0 else in_sixteens(g)
 
 
 def _within_chunks(cut: Cut, q: Tensor, k: Tensor, g: Tensor, u: Tensor | None, scale: float) -> Decayed:

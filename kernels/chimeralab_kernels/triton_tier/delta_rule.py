@@ -34,7 +34,7 @@ from chimeralab_kernels.triton_tier.delta_step import delta_step
 from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gla_packing import cut_sequences, heads_first, sequences_first
 from chimeralab_kernels.triton_tier.gla_plan import Cut
-from chimeralab_kernels.triton_tier.launch import fill, in_sixteens, matrix_size, strides, unit_stride
+from chimeralab_kernels.triton_tier.launch import aligned, fill, in_sixteens, matrix_size, strides, unit_stride
 
 
 def delta_rule(
@@ -88,7 +88,7 @@ def delta_forward(
     if v.shape[1] == 1 and cu_seqlens is None:
         _step(q, k, v, beta, g, a, b, initial, scale, y, final)
         return y, final, system, starts, transition
-    q, k, v, g, a, b = _aligned(q, k, v, g, a, b)
+    q, k, v, g, a, b = aligned(q, k, v, g, a, b)
     chunks = _chunks(cut, q, k, v, beta, g, a, b, system, scale)
     invert(chunks)
     start = heads_first(initial, cut)
@@ -123,7 +123,7 @@ def delta_backward(
     B, T, H, V = v.shape
     G, K = k.shape[2:]
     cut = _cut(k, v, cu_seqlens)
-    q, k, v, g, a, b = _aligned(q, k, v, g, a, b)
+    q, k, v, g, a, b = aligned(q, k, v, g, a, b)
     dy = torch.zeros_like(v) if dy is None else in_sixteens(dy)
     if T == 1 and cu_seqlens is None:  # the step has not written it
         system = torch.zeros_like(system)
@@ -185,15 +185,6 @@ def delta_backward(
         dq, dk = (x.unflatten(2, (G, H // G)).sum(3).to(v.dtype) for x in (dq, dk))
     d_initial = None if d_initial is None else sequences_first(d_initial).to(initial.dtype)
     return dq, dk, dv, *(v.new_empty(0) if x is None else x for x in (dbeta, dg, da, db, d_initial))
-
-
-def _aligned(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, a: Tensor | None, b: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Rows where the kernels may read them; a decay that channels share stays as it is."""
-    shared = g is None or g.dim() == 3 or g.stride(-1) == 0
-    a, b = (None if x is None else in_sixteens(x) for x in (a, b))
-    return in_sixteens(q), in_sixteens(k), in_sixteens(v), g if shared else in_sixteens(g), a, b
 
 
 def _step(

@@ -67,3 +67,10 @@ def in_sixteens(x: Tensor) -> Tensor:
     odd = 16 // x.element_size() - 1
     aligned = x.data_ptr() % 16 == 0 and all(x.stride(i) & odd == 0 for i in range(x.dim() - 1) if x.shape[i] > 1)
     return x if aligned and (x.stride(-1) == 1 or x.shape[-1] == 1) else x.clone(memory_format=torch.contiguous_format)
+
+
+def aligned(q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, *more: Tensor | None) -> tuple[Tensor | None, ...]:
+    """All of them `in_sixteens`, but a decay by head (B T H) or one that channels share, which stays as it is."""
+    shared = decay is None or decay.dim() == 3 or decay.stride(-1) == 0
+    rows = tuple(None if x is None else in_sixteens(x) for x in more)
+    return in_sixteens(q), in_sixteens(k), in_sixteens(v), decay if shared else in_sixteens(decay), *rows

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chimeralab.comparison import Comparison
 
 Status = Literal["queued", "starting", "running", "completed", "failed", "cancelled", "pruned"]
+PROFILED = {"tokens_per_second": "tokens/s", "state_bytes": "of state", "peak_memory_bytes": "at most"}
 RunArgument = Annotated[str, typer.Argument(help="A run's id or its unique name.", metavar="RUN")]
 RunsArgument = Annotated[list[str], typer.Argument(help="Ids or unique names of runs.", metavar="RUN...")]
 
@@ -99,11 +100,10 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
     print_series({row.id: last})
     if profiles:
         rows = [
-            (p.name, p.context, p.batch, *(f"{k} {v:.4g}" for k, v in list(p.values.items())[:3])) for p in profiles
+            (p.name, p.context, p.batch, ", ".join(_measured(*value) for value in p.values.items())) for p in profiles
         ]
-        headers = ("profile", "context", "batch", "", "", "")
         out.print()
-        out.print(table(headers, [(*row, *[""] * (6 - len(row))) for row in rows]))
+        out.print(table(("profile", "context", "batch", ""), rows))
     for artifact in artifacts:
         out.print(
             f"\ncheckpoint {artifact.role}: step {artifact.step}, {size(artifact.bytes)}, {artifact.path}", markup=False
@@ -113,6 +113,15 @@ def show(run: RunArgument, home: HomeOption = None, store: StoreOption = None, a
         said = event.payload.get("message") or " → ".join(step for step in steps if step)
         reason = event.payload.get("reason") or ""
         out.print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {said} {reason}", markup=False, style="dim")
+
+
+def _measured(name: str, value: float) -> str:
+    """A measure of a profile with its unit: "12.3 ms", "520 KiB of state"."""
+    if name.endswith("_ms"):
+        return f"{number(value)} ms"
+    if name.endswith("_bytes"):
+        return f"{size(value)} {PROFILED.get(name, name)}"
+    return f"{count(value)} {PROFILED.get(name, name)}"
 
 
 def compare(

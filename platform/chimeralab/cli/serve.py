@@ -15,7 +15,7 @@ from chimeralab.cli.manage import print_comparison
 from chimeralab.cli.options import ClusterOption, HomeOption, StoreOption, open_lab
 from chimeralab.cli.output import err, out
 from chimeralab.cli.train import make_spec, watch
-from chimeralab.errors import ClusterError, LabError, RunFailed, SpecError
+from chimeralab.errors import RunFailed, SpecError, StoreError
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on. There is no login yet: keep it on loopback.")]
 PortOption = Annotated[int, typer.Option(help="Port of the dashboard.", min=1, max=65535)]
@@ -102,16 +102,18 @@ def _serve(lab: Any, host: str, port: int, connect: Callable[[], None]) -> None:
 
     Raises:
         ClusterError: the cluster was silent, and `connect` did not bring it back.
+        Exception: whatever else ended the watch over it, such as an OSError of a full disk. A dashboard that nobody
+            watches for would show runs that wait, and never why.
     """
     from chimeralab_webui.app import serve  # gradio takes 5 s to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    over, lost = threading.Event(), list[ClusterError]()
+    over, lost = threading.Event(), list[Exception]()
 
     def watch() -> None:
         try:
             _keep_cluster(lab, connect, over)
-        except ClusterError as error:
+        except Exception as error:
             lost.append(error)
             over.set()
 
@@ -124,13 +126,20 @@ def _serve(lab: Any, host: str, port: int, connect: Callable[[], None]) -> None:
 
 
 def _keep_cluster(lab: Any, connect: Callable[[], None], over: threading.Event) -> None:
-    """Connect again whenever the cluster has been silent for a minute: a head that was started anew knows no lab."""
-    silent = 0
+    """Connect again whenever the cluster has been silent for a minute: a head that was started anew knows no lab.
+
+    While the store is away no cluster can report: that is said once, and counts as no silence.
+    """
+    silent, away = 0, False
     while not over.wait(LOOK_SECONDS):
         try:
             status = lab.cluster()
-        except LabError:
-            continue  # the store is away: nobody can report
+        except StoreError as error:
+            if not away:
+                err.print(f"the store is away; looking again …  {error}", markup=False)
+            silent, away = 0, True
+            continue
+        away = False
         silent = 0 if status is not None and status.alive else silent + 1
         if silent == 2:
             err.print("the cluster is silent; connecting again …")

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 
 from chimeralab.contracts.tuning import Tuning
 from chimeralab.errors import SpecError, did_you_mean
@@ -21,6 +23,13 @@ Values = dict[str, int]
 Entries = dict[str, dict[str, Values]]  # by the tuning's name, then by shape class
 ROOMY = ("cpu", "sm90", "sm100", "sm103")
 """Where a kernel's own values fit: a program has 227 KiB of shared memory there, 99 or 163 on other GPUs."""
+
+
+class _File(BaseModel):
+    """The shape of a file of tiles. What the values are is checked against the kernels, which may be others' by now."""
+
+    architectures: dict[str, dict[str, dict[str, dict[str, Any]]]]
+
 
 FILE = "kernel_tiles.json"
 """Where a lab's cache keeps them; a run takes them from there."""
@@ -95,15 +104,16 @@ def read(path: Path) -> dict[str, Entries]:
 
 def _parsed(path: Path) -> dict[str, Entries]:
     try:
-        found: dict[str, Entries] = json.loads(path.read_text(encoding="utf-8"))["architectures"]
-        for by_name in found.values():
-            for by_shape in by_name.values():
-                for values in by_shape.values():
-                    values.items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        remedy = "Write one by `chimeralab kernels tune --to FILE`"
-        raise SpecError(f"no file of tiles: {error}", place=str(path), remedy=remedy) from None
-    return found
+        return _File.model_validate_json(path.read_bytes()).architectures
+    except OSError as error:
+        reason = str(error.strerror)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        if first["loc"]:
+            reason = f"{'.'.join(map(str, first['loc']))}: {reason}"
+    remedy = "Write one by `chimeralab kernels tune --to FILE`"
+    raise SpecError(f"no file of tiles: {reason}", place=str(path), remedy=remedy)
 
 
 def _check(name: str, by_shape: Mapping[str, Values], known: Mapping[str, Tuning], place: str) -> None:

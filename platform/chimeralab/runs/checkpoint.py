@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from chimeralab.errors import DataError
+from chimeralab.errors import DataError, RunFailed
 from chimeralab.stack.model import StackModel
 from chimeralab.stack.weights.saved import STACK, tensors_of
 
@@ -39,13 +39,29 @@ class Position:
 
 
 def save(folder: Path, model: StackModel, optimizer: torch.optim.Optimizer, position: Position) -> Path:
-    """Write `folder/step-00000100`; atomic, and durable when it returns."""
+    """Write `folder/step-00000100`; atomic, and durable when it returns.
+
+    Raises:
+        RunFailed: the disk does not take it. What was written of it is removed, since others need the room.
+    """
     target = folder / f"step-{position.step:08d}"
     if target.exists():
         return target
     scratch = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        _write(scratch, model, optimizer, position)
+        scratch.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        remedy = "Make room, or let who runs this write there; resumed, the run goes on from the checkpoint before"
+        raise RunFailed(f"cannot be written: {error}", place=f"checkpoint {target}", remedy=remedy) from error
+    return target
+
+
+def _write(scratch: Path, model: StackModel, optimizer: torch.optim.Optimizer, position: Position) -> None:
     state, layout = _flatten(optimizer.state_dict())
     # tied weights are one tensor: named_parameters lists it once, which is how safetensors wants it
     save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, scratch / "model.safetensors")
@@ -56,9 +72,6 @@ def save(folder: Path, model: StackModel, optimizer: torch.optim.Optimizer, posi
     (scratch / "position.json").write_text(json.dumps({"position": asdict(position), "optimizer": layout}))
     for path in (*scratch.iterdir(), scratch):
         _sync(path)
-    scratch.rename(target)
-    _sync(folder)
-    return target
 
 
 def load(path: Path, model: StackModel, optimizer: torch.optim.Optimizer) -> Position:

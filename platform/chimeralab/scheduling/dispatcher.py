@@ -40,7 +40,7 @@ class Dispatcher:
         self.pool = Pool(home)
         self.hooks = Hooks()
         self.silence = Silence()
-        self.sweeps = SweepKeeper(self.store)
+        self.sweeps = SweepKeeper(self.store, self.hooks)
         self._heartbeat = 0.0
         threading.Thread(target=self._loop, name="dispatch", daemon=True).start()
 
@@ -64,7 +64,7 @@ class Dispatcher:
 
     def finish(self, run_id: int, attempt: int, status: Any, reason: str) -> None:
         ended = self.store.finish(run_id, attempt, status, reason)
-        if ended is not None:
+        if ended is not None and ended.status != "queued":
             self.hooks.tell("run_finished", run_id=run_id, status=ended.status, reason=ended.reason)
 
     # -- what a lab calls -----------------------------------------------------------------------------------

@@ -113,16 +113,31 @@ class Pool:
         return next((worker for worker in self.idle if worker.suits(run)), None)
 
     def room(self, cpus: float, gpus: float, nodes: Sequence[Node]) -> Node | None:
-        """A node where a new worker fits; idle ones that are in its way are ended, the longest idle first."""
-        while True:
-            for node in nodes:
-                there = [worker for worker in (*self.busy.values(), *self.idle) if worker.node == node.id]
-                taken = sum(worker.cpus for worker in there), sum(worker.gpus for worker in there)
-                if node.holds(cpus + taken[0], gpus + taken[1]):
-                    return node
-            if not self.idle:
-                return None
-            self.dismiss(self.idle[0])
+        """A node where a new worker fits: where it needs the fewest idle ones ended, who are in its way."""
+        found = [(node, in_its_way) for node in nodes if (in_its_way := self._in_its_way(cpus, gpus, node)) is not None]
+        if not found:
+            return None
+        node, in_its_way = min(found, key=lambda place: len(place[1]))  # the first of equals
+        for worker in in_its_way:
+            self.dismiss(worker)
+        return node
+
+    def _in_its_way(self, cpus: float, gpus: float, node: Node) -> list[Worker] | None:
+        """Idle workers of a node, the longest idle first, without whom a new one fits there; None: it never does."""
+        there = [worker for worker in (*self.busy.values(), *self.idle) if worker.node == node.id]
+        cpus += sum(worker.cpus for worker in there)
+        gpus += sum(worker.gpus for worker in there)
+        ended: list[Worker] = []
+        for worker in (idle for idle in self.idle if idle.node == node.id):
+            lacks_cpus, lacks_gpus = not node.holds(cpus, 0), not node.holds(0, gpus)
+            if (lacks_cpus and worker.cpus) or (lacks_gpus and worker.gpus):
+                ended.append(worker)
+                cpus, gpus = cpus - worker.cpus, gpus - worker.gpus
+        for worker in [*ended]:  # larger ones that came after may have made the room alone
+            if node.holds(cpus + worker.cpus, gpus + worker.gpus):
+                ended.remove(worker)
+                cpus, gpus = cpus + worker.cpus, gpus + worker.gpus
+        return ended if node.holds(cpus, gpus) else None
 
     def dismiss(self, worker: Worker) -> None:
         """End an idle worker."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from chimeralab.errors import StoreError, described
 from chimeralab.events import Event, Metrics
+from chimeralab.scheduling.hooks import Hooks
 from chimeralab.scheduling.submission import new_members
 from chimeralab.store import UNFINISHED, MemberRow, Store, SweepRow
 from chimeralab.sweeps import SweepSpec
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 class SweepKeeper:
     """Looks after the active sweeps, on a thread of its own. All that it knows stands in the store."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, hooks: Hooks) -> None:
+        self.store, self.hooks = store, hooks
         threading.Thread(target=self._loop, name="sweeps", daemon=True).start()
 
     def evaluated(self, run_id: int, attempt: int, events: Sequence[Event]) -> None:
@@ -74,7 +75,8 @@ class SweepKeeper:
                     raise
                 except Exception as error:  # a point that cannot be built, or no optuna here: it would fail each time
                     log.exception("sweep %s", row.name)
-                    self.store.end_sweep(row.id, "failed", described(error))
+                    for run_id, reason in self.store.end_sweep(row.id, "failed", described(error)).items():
+                        self.hooks.tell("run_finished", run_id=run_id, status="cancelled", reason=reason)
             self.store.settle_sweep(row.id)
 
     def _ask(self, row: SweepRow) -> None:

@@ -61,6 +61,14 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True)
+class PutSweep:
+    """A sweep's id, and why each of its runs was cancelled that waited and is no member any more."""
+
+    id: int
+    dropped: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ActiveRun:
     id: int
     attempt: int

@@ -167,19 +167,23 @@ class Store(Queries, Queue, Sweeps):
     def finish(self, run_id: int, attempt: int, status: Ending, reason: str = "") -> Now | None:
         """The attempt is over and so is the run. None when it was said before.
 
-        A run that was cancelled because its sweep stopped it ends as pruned, for the reason of the sweep.
+        A run that was cancelled because its sweep stopped it ends as pruned, for the reason of the sweep. One whose
+        sweep has gone on while it stopped is queued again: nobody asks for its end any more.
         """
         with self._database.writing() as connection:
             run = locked(connection, run_id)
             end: Status = status
             if status == "cancelled" and run.prune_reason:
                 end, reason = "pruned", run.prune_reason
-            if (run.status, run.attempt, run.outcome) == (end, attempt, end):
+            if (run.attempt, run.outcome) == (attempt, end):
                 return None
             fence(run, attempt)
             now = time.time()
-            move(connection, run_id, attempt, run.status, end, reason, ended_at=now)
             update_attempt(connection, run_id, attempt, ended_at=now, outcome=end, reason=reason)
+            if end == "cancelled" and not run.cancel_requested:
+                again(connection, run)
+                return Now("queued", "")
+            move(connection, run_id, attempt, run.status, end, reason, ended_at=now)
         return Now(end, reason)
 
     def requeue(self, run_id: int, attempt: int, reason: str) -> Now:

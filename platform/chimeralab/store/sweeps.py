@@ -13,11 +13,10 @@ from chimeralab.store.database import Database, insert_missing, repeatable
 from chimeralab.store.enqueue import enqueue
 from chimeralab.store.models import Metric, Point, Run, Sweep, SweepMember
 from chimeralab.store.queries import all_rows
-from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, OwnerRow, Status, SweepRow, SweepStatus
+from chimeralab.store.rows import UNFINISHED, MemberRow, NewMember, OwnerRow, PutSweep, Status, SweepRow, SweepStatus
 from chimeralab.store.transitions import again, locked, move
 
 _QUEUEING = 0x7377656570  # "sweep"
-ADOPTED = ("completed", *UNFINISHED)  # a run in one of these need not be queued again
 
 
 class Sweeps:
@@ -28,12 +27,12 @@ class Sweeps:
     @repeatable
     def put_sweep(
         self, name: str, spec: dict[str, Any], members: Sequence[NewMember], *, wanted: int, at_once: int = 0
-    ) -> int:
-        """Make the sweep of this name what is described, and return its id.
+    ) -> PutSweep:
+        """Make the sweep of this name what is described.
 
         A member whose spec (by hash) was computed, or is about to be, is that run, whoever queued it. Failed and
-        cancelled members are queued again; new ones are queued; waiting runs of the sweep that are no longer members
-        are cancelled, unless another active sweep has them.
+        cancelled members are queued again, those that still stop when they have; new ones are queued; waiting runs of
+        the sweep that are no longer members are cancelled, unless another active sweep has them.
         """
         with self._database.writing() as connection:
             _one_at_a_time(connection)
@@ -65,14 +64,18 @@ class Sweeps:
             owned = {row.run_id for row in before if row.owned}
             known = {row.spec_hash: row.run_id for row in before}
             kept = _add(connection, sweep, 0, members, known, owned)
+            dropped: dict[int, str] = {}
             for run_id in sorted({row.run_id for row in before if row.status != "completed"}):
                 run = locked(connection, run_id)  # it may have moved on since
                 if run_id in kept and run.status in ("failed", "cancelled"):
                     again(connection, run)
+                elif run_id in kept and run.status in UNFINISHED and run.cancel_requested and not run.prune_reason:
+                    # its worker may have been told to stop: `finish` queues it again then
+                    connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested=False))
                 elif run_id in owned - kept and not _handed_over(connection, run, sweep) and run.status == "queued":
-                    reason = f"the sweep {name} was changed"
-                    move(connection, run.id, run.attempt, "queued", "cancelled", reason, ended_at=time.time())
-        return sweep
+                    dropped[run_id] = f"the sweep {name} was changed"
+                    _drop(connection, run, dropped[run_id])
+        return PutSweep(sweep, dropped)
 
     def add_members(self, sweep: int, members: Sequence[NewMember]) -> bool:
         """Queue more runs of a sweep that goes on; False when it does not any more."""
@@ -98,11 +101,12 @@ class Sweeps:
             connection.execute(update(Sweep).where(Sweep.id == sweep).values(status="completed"))
         return True
 
-    def end_sweep(self, sweep: int, status: SweepStatus, reason: str = "") -> None:
+    def end_sweep(self, sweep: int, status: SweepStatus, reason: str = "") -> dict[int, str]:
         """End a sweep early: its own runs that wait are cancelled, those that run are asked to stop.
 
-        Those that another active sweep has go on, as its own.
+        Those that another active sweep has go on, as its own. Returns the reason of each that was cancelled.
         """
+        dropped: dict[int, str] = {}
         with self._database.writing() as connection:
             _one_at_a_time(connection)
             connection.execute(update(Sweep).where(Sweep.id == sweep).values(status=status, reason=reason))
@@ -112,10 +116,11 @@ class Sweeps:
                 if _handed_over(connection, run, sweep):
                     continue
                 if run.status == "queued":
-                    told = f"its sweep was {status}"
-                    move(connection, run.id, run.attempt, "queued", "cancelled", told, ended_at=time.time())
+                    dropped[run_id] = f"its sweep was {status}"
+                    _drop(connection, run, dropped[run_id])
                 elif run.status in UNFINISHED:
                     connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested=True))
+        return dropped
 
     def sweep(self, reference: str | int) -> SweepRow:
         """A sweep by name or id. Raises RequestError: there is none."""
@@ -166,6 +171,11 @@ class Sweeps:
             found = connection.execute(select(*about, Sweep.spec).where(*conditions).order_by(Sweep.id.desc())).all()
             counts = _counts(connection, *(row.id for row in found))
         return [SweepRow(**row._mapping, members=counts[row.id]) for row in found]
+
+
+def _drop(connection: Connection, run: Row[Any], reason: str) -> None:
+    """Cancel a run that waits."""
+    move(connection, run.id, run.attempt, "queued", "cancelled", reason, ended_at=time.time())
 
 
 def _handed_over(connection: Connection, run: Row[Any], sweep: int) -> bool:
@@ -232,6 +242,7 @@ def _add(
 
 def _computed(connection: Connection, spec_hash: str) -> int | None:
     """The run that computed this spec, or else one that will."""
-    same = (Run.spec_hash == spec_hash, Run.status.in_(ADOPTED), Run.archived.is_(False))
     done = Run.status == "completed"
+    will = Run.status.in_(UNFINISHED) & Run.cancel_requested.is_(False)
+    same = (Run.spec_hash == spec_hash, done | will, Run.archived.is_(False))
     return connection.scalar(select(Run.id).where(*same).order_by(done.desc(), Run.id).limit(1))

@@ -324,7 +324,7 @@ class Text(Task):
             for (split, _), tokens in zip(group, tokenizer.encode([data for _, data in group]), strict=True):
                 writers[split].append(tokens)
             done += sum(len(data) for _, data in group)
-            report(f"Tokenised {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+            report(f"Tokenised {done / 1e6:.3g} of {total / 1e6:.3g} MB")
         facts = {name: writer.close() for name, writer in writers.items()}
         notes = {
             "source": self._corpus.title,

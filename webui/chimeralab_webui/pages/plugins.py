@@ -46,6 +46,10 @@ def _about(lab: Lab) -> dict[tuple[str, str], dict[str, Any]]:
         }
         for preset in lab.presets()
     }
+    found |= {
+        ("study", study.name): {"title": study.title, "summary": study.question, "source": "; ".join(study.sources)}
+        for study in lab.studies()
+    }
     found |= {("page", page.path): {"title": page.name} for page in lab.pages()}
     return found
 

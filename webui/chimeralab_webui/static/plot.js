@@ -23,9 +23,10 @@ function themed(layout) {
   const font = { family: token('--cl-font'), size: 12, color: token('--cl-text') };
   const out = {
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font, autosize: true, uirevision: 'kept',
-    margin: { l: 56, r: 12, t: 8, b: 44 }, hovermode: 'x unified', showlegend: true,
+    hovermode: 'x unified', showlegend: true,
     legend: { orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', font: { size: 12 } },
     hoverlabel: { bgcolor: token('--cl-surface'), bordercolor: token('--cl-line-strong'), font }, ...layout,
+    margin: { l: 56, r: 12, t: 8, b: 44, ...layout.margin },
   };
   for (const name of new Set(['xaxis', 'yaxis', ...Object.keys(layout).filter((key) => /^[xy]axis\d+$/.test(key))])) {
     out[name] = { ...axis, ...layout[name], title: { standoff, ...layout[name]?.title } };

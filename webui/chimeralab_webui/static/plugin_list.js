@@ -21,7 +21,7 @@ function plugin(info) {
     info.error ? broken(info) : null,
     [...kinds].map(([kind, parts]) => el('details', { class: 'cl-parts', open: parts.length === 1 },
       el('summary', {}, `${parts.length} ${parts.length === 1 ? kind : MANY[kind] || kind}`,
-        parts.length > 1 ? el('span', { class: 'cl-parts-names' }, parts.map((part) => part.title || part.name).join(', ')) : null),
+        parts.length > 1 ? el('span', { class: 'cl-parts-names' }, parts.map((part) => part.title || part.name).join(' · ')) : null),
       el('ul', {}, (kind === 'kernel' ? byOp(parts) : parts).map(drawn)))));
 }
 
@@ -42,8 +42,9 @@ function drawn(part) {
     el('div', { class: 'cl-provided-source' }, part.source ? source(part.source) : null));
 }
 
+// What has no default, or one that its description tells, stands alone.
 const options = (list) => el('dl', { class: 'cl-options' }, list.map(({ name, default: value, description }) => [
-  el('dt', {}, el('code', {}, value === undefined ? name : `${name} = ${JSON.stringify(value)}`)), el('dd', {}, description)]));
+  el('dt', {}, el('code', {}, value == null ? name : `${name} = ${JSON.stringify(value)}`)), el('dd', {}, description)]));
 
 // A source is an address, words, or words with addresses in them. Only web addresses become links.
 function source(text) {
