@@ -241,7 +241,9 @@ def test_a_step_of_a_network_agrees(cell: str, B: int, H: int, K: int, dtype: to
     inputs = {name: _rounded(name, x, dtype).to(DEVICE) for name, x in inputs.items()}
     (kernel,) = (kernel for kernel in triton_tier.kernels() if kernel.op == "rnn_scan")
     with torch.no_grad():
-        found = kernel.function(**{name: _narrow(name, x, dtype) for name, x in inputs.items()}, cell=cell)
+        given = {name: _narrow(name, x, dtype) for name, x in inputs.items()}
+        assert kernel.unsupported(given["x"], given["weight"], cell, given["bias"], given["initial_state"]) is None
+        found = kernel.function(**given, cell=cell)
         expected = EXACT["rnn_scan"](**inputs, cell=cell)
     for actual, exact in zip(found, expected, strict=True):
         assert error(actual, exact) < TOLERANCES[dtype]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chimeralab import Kernel
 from chimeralab_kernels.triton_tier import tunings
-from chimeralab_kernels.triton_tier.machine import DTYPES, INTERPRETED, UNSEEN, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, INTERPRETED, machine_lacks
 
 WIDEST = 16384
 """Columns of a row that one program holds."""
@@ -202,8 +202,6 @@ def _rnn_scan_unsupported(
         return "takes one token, as in decoding"
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, initial_state)):
         return "has no gradients"
-    if not INTERPRETED:
-        return UNSEEN
     return _dtypes(x, weight, bias, initial_state)
 
 
