@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chimeralab import Kernel
 from chimeralab_kernels.triton_tier import tunings
-from chimeralab_kernels.triton_tier.machine import DTYPES, INTERPRETED, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, machine_lacks
 
 WIDEST = 16384
 """Columns of a row that one program holds."""
