@@ -45,7 +45,8 @@ def check(x: Inputs, skip: tuple[str, ...] = ()) -> None:
 @pytest.mark.parametrize("T", [1, 7, 65])
 def test_it_agrees(T: int, state: bool) -> None:
     alone = T == 1 and not state  # then y = v whatever the query is, and its gradient is rounding
-    check(inputs(T, B=2, H=2, state=state), skip=("d q",) if alone else ())
+    B = 2 if T == 65 else 1  # whatever its length a sequence takes the interpreter a whole chunk
+    check(inputs(T, B=B, H=2, state=state), skip=("d q",) if alone else ())
 
 
 @pytest.mark.parametrize("state", [False, True])

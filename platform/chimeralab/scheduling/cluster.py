@@ -261,13 +261,14 @@ def _end(pid: int, folder: Path) -> None:
         family = []
     # workers leave the head's process tree when it dies first, but all of them name its folder
     family += [process for process in psutil.process_iter(["cmdline"]) if _names(process, folder)]
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    # dispatcher and workers go within half a second; Ray's own never go for this signal, however long one waits
+    for sign, seconds in ((signal.SIGTERM, 1), (signal.SIGKILL, 5)):
         for process in family:
             try:
                 process.send_signal(sign)
             except psutil.Error:
                 continue
-        _, family = psutil.wait_procs(family, timeout=5)
+        _, family = psutil.wait_procs(family, timeout=seconds)
     shutil.rmtree(folder, ignore_errors=True)
 
 
