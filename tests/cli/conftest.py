@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from called import Call, Finished
 
+from chimeralab.cli import output
+
 
 @pytest.fixture(autouse=True)
 def settings_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "STORE", "CLUSTER", "STORE_PASSWORD_FILE", "PLUGINS_ALLOW", "PLUGINS_DENY", "STRICT"):
         monkeypatch.delenv(f"CHIMERALAB_{name}", raising=False)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "120")  # of processes that a test starts
+    for console in (output.out, output.err):  # which may have been made before
+        monkeypatch.setattr(console, "width", 120)
 
 
 @pytest.fixture
