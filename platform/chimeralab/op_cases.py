@@ -196,6 +196,10 @@ def _rms_norm(gated: bool) -> Callable[[Draws, Size], tuple[Any, ...]]:
     return draw
 
 
+def _add_rms_norm(draws: Draws, size: Size) -> tuple[Any, ...]:
+    return *_channels(draws, size, 2), draws.normal(size.width), 1e-6
+
+
 def _rotary(draws: Draws, size: Size) -> tuple[Any, ...]:
     x, angles = heads(draws, size)[0], draws.wide(size.tokens, size.head_dim // 2)
     return x, angles.cos().to(draws.dtype), angles.sin().to(draws.dtype)
@@ -235,6 +239,7 @@ CASES: tuple[OpCase, ...] = (
     OpCase("long_convolution", "", _long_convolution),
     OpCase("rms_norm", "", _rms_norm(gated=False)),
     OpCase("rms_norm", "gated", _rms_norm(gated=True)),
+    OpCase("add_rms_norm", "", _add_rms_norm),
     OpCase("rotary", "", _rotary, constants=(1, 2)),
     OpCase("swiglu", "", lambda draws, size: tuple(_channels(draws, size, 2))),
     OpCase("grouped_linear", "", _grouped_linear, lambda size: 2.0 * size.rows * size.width**2),

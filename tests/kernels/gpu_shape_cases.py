@@ -18,6 +18,7 @@ from torch import Tensor
 
 from chimeralab import Kernel, ops
 from chimeralab_kernels import torch_tier, triton_tier
+from chimeralab_kernels.reference import within_token as reference
 
 EXACT = {kernel.op: kernel.function for kernel in torch_tier.kernels()}
 DEVICE = "cpu" if triton_tier.INTERPRETED else "cuda"
@@ -229,6 +230,26 @@ def test_it_keeps_packed_sequences_apart(name: str, dtype: torch.dtype) -> None:
     inputs |= {name: x.flatten(0, 1).unsqueeze(0) for name, x in by_token.items()}
     inputs["initial_state"] = inputs["initial_state"].repeat(2, *(1,) * (inputs["initial_state"].dim() - 1))
     check((op, inputs, others | {"cu_seqlens": torch.tensor([0, 3, 3, 900, 1000])}), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("T", "D"), SHAPES)
+def test_a_norm_of_a_sum_agrees(T: int, D: int, dtype: torch.dtype) -> None:
+    check_norm_of_a_sum(T, D, dtype)
+
+
+def check_norm_of_a_sum(T: int, D: int, dtype: torch.dtype) -> None:
+    """The kernel itself: until a GPU has run this, calls there are left to the torch tier."""
+    draw = Draw(T)
+    inputs = {"x": draw.normal(2, T, D), "other": draw.normal(2, T, D), "weight": draw.normal(D)}
+    inputs = {name: _rounded(name, x, dtype).to(DEVICE) for name, x in inputs.items()}
+    (kernel,) = (kernel for kernel in triton_tier.kernels() if kernel.op == "add_rms_norm")
+
+    def call(**given: Tensor) -> Any:
+        return kernel.function(**{name: _narrow(name, x, dtype) for name, x in given.items()})
+
+    found = outputs_and_gradients(call, inputs, torch.float32)
+    assert_agree(found, outputs_and_gradients(reference.add_rms_norm, inputs), TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

@@ -94,6 +94,7 @@ CALLS: dict[str, tuple[str, tuple]] = {
         (normal(2, 9, 5), normal(5, 4), normal(5), "silu", normal(2, 3, 5), None),
     ),
     "rms norm": ("rms_norm", (normal(2, 9, 8), normal(8), 1e-6, None)),
+    "rms norm of a sum": ("add_rms_norm", (normal(2, 9, 8), normal(2, 9, 8), normal(8), 1e-6)),
     "gated rms norm": ("rms_norm", (normal(2, 9, 8), normal(8), 1e-6, normal(2, 9, 8))),
     "rotary": ("rotary", (normal(2, 9, 3, 8), normal(9, 4), normal(9, 4))),
     "swiglu": ("swiglu", (normal(2, 9, 8), normal(2, 9, 8))),

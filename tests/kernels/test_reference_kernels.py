@@ -92,6 +92,13 @@ def test_rms_norm_is_torch_rms_norm_of_the_gated_input() -> None:
     assert error(KERNELS["rms_norm"](x, weight, 1e-5, gate), expected) < 1e-14
 
 
+def test_rms_norm_of_a_sum_gives_the_sum_too() -> None:
+    x, other, weight = normal(3, 4, 8), normal(3, 4, 8), normal(8)
+    y, total = KERNELS["add_rms_norm"](x, other, weight, 1e-5)
+    assert torch.equal(total, x + other)
+    assert error(y, torch.nn.functional.rms_norm(x + other, (8,), weight, 1e-5)) < 1e-14
+
+
 def test_rotary_turns_pairs_as_complex_numbers() -> None:
     x, angle = normal(2, 5, 3, 8), normal(5, 4)
     turned = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(angle), angle).unsqueeze(1)

@@ -181,6 +181,10 @@ def test_an_unknown_activation_is_refused(tier: dict) -> None:
         tier["short_convolution"](normal(1, 3, 5), normal(5, 4), None, "gelu")
 
 
+def test_rms_norm_of_a_sum_agrees() -> None:
+    check("add_rms_norm", {"x": normal(2, 5, 8), "other": normal(2, 5, 8), "weight": normal(8)})
+
+
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_rms_norm_agrees(weighted: bool, gated: bool) -> None:

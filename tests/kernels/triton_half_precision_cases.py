@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu_shape_cases import CASES, Case, check, sliced
+from gpu_shape_cases import CASES, Case, check, check_norm_of_a_sum, sliced
 
 from chimeralab_kernels import triton_tier
 
@@ -26,6 +26,12 @@ every_matrix_state = pytest.mark.parametrize("name", [name for name in CASES if 
 @pytest.mark.parametrize("name", CASES)
 def test_it_agrees(name: str, dtype: torch.dtype, D: int) -> None:
     check(CASES[name](9 if name in BY_TOKEN else 70, D), dtype)
+
+
+@pytest.mark.parametrize("D", [24, 64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_norm_of_a_sum_agrees(dtype: torch.dtype, D: int) -> None:
+    check_norm_of_a_sum(70, D, dtype)
 
 
 @every_matrix_state

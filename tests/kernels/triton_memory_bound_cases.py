@@ -40,6 +40,7 @@ def inputs_of(op: str, T: int, *, B: int = 2, D: int = 5, state: bool = True) ->
     targets = torch.randint(50, (B * T,), generator=draws).index_fill(0, torch.tensor([0]), -100)
     tensors, others, initial = {
         "rms_norm": ({"x": normal(B, T, 24), "weight": normal(24), "gate": normal(B, T, 24)}, {}, None),
+        "add_rms_norm": ({"x": normal(B, T, 24), "other": normal(B, T, 24), "weight": normal(24)}, {}, None),
         "rotary": ({"x": normal(B, T, 3, 8)}, {"cos": angles.cos(), "sin": angles.sin()}, None),
         "swiglu": ({"gate": normal(B, T, 24), "up": normal(B, T, 24)}, {}, None),
         "short_convolution": (
@@ -68,7 +69,7 @@ def check(op: str, inputs: Inputs, others: dict[str, Any], tolerance: float = 2e
     assert_agree(actual, expected, tolerance)
 
 
-@pytest.mark.parametrize("op", ["rms_norm", "rotary", "swiglu", "linear_cross_entropy", *SCANS])
+@pytest.mark.parametrize("op", ["rms_norm", "add_rms_norm", "rotary", "swiglu", "linear_cross_entropy", *SCANS])
 def test_it_agrees_with_the_reference(op: str) -> None:
     check(op, *inputs_of(op, 9))
 
@@ -194,7 +195,7 @@ def test_a_diagonal_scan_agrees_in_complex_numbers(offsets: list[int] | None) ->
     assert_agree(actual, outputs_and_gradients(with_complex(REFERENCE["diagonal_scan"]), inputs), 2e-5)
 
 
-@pytest.mark.parametrize("op", ["rms_norm", "rotary", "swiglu", *SCANS])
+@pytest.mark.parametrize("op", ["rms_norm", "add_rms_norm", "rotary", "swiglu", *SCANS])
 def test_strided_inputs_are_read_where_they_lie(op: str) -> None:
     inputs, others = inputs_of(op, 5)
     inputs = {name: x.float().to(DEVICE) for name, x in inputs.items()}
@@ -206,7 +207,7 @@ def test_strided_inputs_are_read_where_they_lie(op: str) -> None:
         assert torch.equal(a, e)
 
 
-@pytest.mark.parametrize("op", ["rms_norm", "rotary", "swiglu", "linear_cross_entropy", *SCANS])
+@pytest.mark.parametrize("op", ["rms_norm", "add_rms_norm", "rotary", "swiglu", "linear_cross_entropy", *SCANS])
 def test_dispatch_takes_it_in_one_graph(op: str) -> None:
     inputs, others = inputs_of(op, 5)
     inputs = {name: x.float().to(DEVICE).requires_grad_() for name, x in inputs.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from chimeralab import SpecError, StackSpec
+from chimeralab import SpecError, StackSpec, ops
 from chimeralab.runs import RunSpec
 from chimeralab.runs.check import check
 from chimeralab.runs.evaluate import generate
@@ -127,6 +127,26 @@ def test_decoding_and_going_on_agree_with_one_forward(settings: dict[str, Any], 
     for t in range(9, TOKENS):
         logits, state = model.step(tokens[:, t], state)
         torch.testing.assert_close(logits, whole[:, t], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sums"),
+    [
+        ({}, 2),
+        ({"residual": "sandwich"}, 2),
+        ({"residual": "post"}, 0),
+        ({"residual": "parallel"}, 0),
+        ({"norm": "layer"}, 0),
+    ],
+    ids=str,
+)
+def test_what_joins_the_stream_within_a_layer_is_normed_with_it(
+    settings: dict[str, Any], sums: int, tokens: Tensor
+) -> None:
+    model = build(compose("attention[heads=2] x3, ffn=(mlp, none, swiglu)", d_model=D, **settings), VOCABULARY)
+    with ops.record() as calls:
+        model(tokens)
+    assert [call.op for call in calls].count("add_rms_norm") == sums
 
 
 def test_the_loss_is_the_cross_entropy_of_the_logits(settings: dict[str, Any], tokens: Tensor) -> None:

@@ -17,7 +17,7 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.reference.scan import diagonal_scan, selective_scan
     from chimeralab_kernels.reference.short_convolution import short_convolution
     from chimeralab_kernels.reference.taylor_linear_attention import taylor_linear_attention
-    from chimeralab_kernels.reference.within_token import rms_norm, rotary, swiglu
+    from chimeralab_kernels.reference.within_token import add_rms_norm, rms_norm, rotary, swiglu
     from chimeralab_kernels.reference.wkv4 import wkv4
 
     functions = (
@@ -33,6 +33,7 @@ def kernels() -> list[Kernel]:
         short_convolution,
         long_convolution,
         rms_norm,
+        add_rms_norm,
         rotary,
         swiglu,
         grouped_linear,

@@ -16,6 +16,11 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6, gate: Tensor |
     return (h if weight is None else h * weight.to(h.dtype)).to(x.dtype)
 
 
+def add_rms_norm(x: Tensor, other: Tensor, weight: Tensor | None, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    total = x + other
+    return rms_norm(total, weight, eps), total
+
+
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.to(wide(x)).chunk(2, -1)
     cos, sin = cos.unsqueeze(-2).to(first.dtype), sin.unsqueeze(-2).to(first.dtype)  # over heads

@@ -18,7 +18,7 @@ def kernels() -> list[Kernel]:
     from chimeralab_kernels.torch_tier.selective_scan import selective_scan
     from chimeralab_kernels.torch_tier.short_convolution import short_convolution
     from chimeralab_kernels.torch_tier.taylor_linear_attention import taylor_linear_attention
-    from chimeralab_kernels.torch_tier.within_token import rms_norm, rotary, swiglu
+    from chimeralab_kernels.torch_tier.within_token import add_rms_norm, rms_norm, rotary, swiglu
     from chimeralab_kernels.torch_tier.wkv4 import wkv4
 
     functions = (
@@ -34,6 +34,7 @@ def kernels() -> list[Kernel]:
         short_convolution,
         long_convolution,
         rms_norm,
+        add_rms_norm,
         rotary,
         swiglu,
         grouped_linear,

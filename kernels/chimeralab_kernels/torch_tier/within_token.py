@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chimeralab import ops
 from chimeralab_kernels.precision import wide
 
 
@@ -15,6 +16,11 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6, gate: Tensor |
     dtype = wide(x)  # the gated product is not rounded before it is normalised
     h = x.to(dtype) if gate is None else x.to(dtype) * F.silu(gate.to(dtype))
     return F.rms_norm(h, h.shape[-1:], None if weight is None else weight.to(dtype), eps).to(x.dtype)
+
+
+def add_rms_norm(x: Tensor, other: Tensor, weight: Tensor | None, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    total = x + other
+    return ops.rms_norm(total, weight, eps), total  # by whatever serves it
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 INSTALLED = find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+UNSEEN = "has not been checked on a GPU yet"
+"""Why a kernel that is right in the interpreter is left out: what Triton compiles may differ."""
 DTYPES = (torch.float32,) if INTERPRETED else (torch.bfloat16, torch.float16, torch.float32)
 
 

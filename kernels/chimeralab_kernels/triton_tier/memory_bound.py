@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chimeralab import Kernel
 from chimeralab_kernels.triton_tier import tunings
-from chimeralab_kernels.triton_tier.machine import DTYPES, machine_lacks
+from chimeralab_kernels.triton_tier.machine import DTYPES, INTERPRETED, UNSEEN, machine_lacks
 
 WIDEST = 16384
 """Columns of a row that one program holds."""
@@ -24,6 +24,7 @@ TUNINGS = {
 def kernels() -> list[Kernel]:
     return [
         _kernel("rms_norm", _rms_norm, _rms_norm_unsupported),
+        _kernel("add_rms_norm", _add_rms_norm, _add_rms_norm_unsupported),
         _kernel("rotary", _rotary, _rotary_unsupported),
         _kernel("swiglu", _swiglu, _swiglu_unsupported),
         _kernel("short_convolution", _short_convolution, _short_convolution_unsupported),
@@ -59,6 +60,12 @@ def _rms_norm(*args: Any, **named: Any) -> Any:
     from chimeralab_kernels.triton_tier.rms_norm import rms_norm
 
     return rms_norm(*args, **named)
+
+
+def _add_rms_norm(*args: Any, **named: Any) -> Any:
+    from chimeralab_kernels.triton_tier.rms_norm import add_rms_norm
+
+    return add_rms_norm(*args, **named)
 
 
 def _rotary(*args: Any, **named: Any) -> Any:
@@ -125,6 +132,14 @@ def _rms_norm_unsupported(
     if weight is not None and weight.shape != x.shape[-1:]:
         return "takes a weight for each column"
     return _dtypes(x, weight, gate)
+
+
+def _add_rms_norm_unsupported(x: Tensor, other: Tensor, weight: Tensor | None, eps: float = 1e-6) -> str | None:
+    if other.shape != x.shape or other.dtype != x.dtype:
+        return "takes two tensors of one shape and dtype"
+    if not INTERPRETED:
+        return UNSEEN
+    return _rms_norm_unsupported(x, weight)
 
 
 def _rotary_unsupported(x: Tensor, cos: Tensor, sin: Tensor) -> str | None:

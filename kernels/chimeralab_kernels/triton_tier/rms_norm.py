@@ -1,9 +1,10 @@
-"""RMS norm, plain or gated, one pass over its rows in each direction.
+"""RMS norm, plain, gated or of a sum, one pass over its rows in each direction.
 
-    h = x · silu(gate)        r = 1 / √(mean h² + ε)        y = h · r · w
-    dh = r (w · dy − ĥ mean(w · dy · ĥ)),  ĥ = h · r        dw = Σ dy · ĥ over rows
+    h = x · silu(gate), or x + other        r = 1 / √(mean h² + ε)        y = h · r · w
+    dh = r (w · dy − ĥ mean(w · dy · ĥ)),  ĥ = h · r                      dw = Σ dy · ĥ over rows
 
-The backward pass computes r again: between the passes nothing is kept but the inputs. Each program adds up dw over the
+A sum is an output too: h is what it is rounded to, and to dh comes what arrives through it. The backward pass computes
+r again: between the passes nothing is kept but the inputs, or the sum. Each program adds up dw over the
 rows that it goes through, so that the sums are few and come out the same in each run.
 """
 
@@ -21,8 +22,9 @@ from chimeralab_kernels.triton_tier.launch import power_of_two, processors, rows
 
 @jit
 def _forward(
-    x, gate, weight, y, x_r, gate_r, rows, eps,
-    D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, GATED: tl.constexpr, WEIGHTED: tl.constexpr,
+    x, gate, other, weight, y, total, x_r, gate_r, other_r, rows, eps,
+    D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr,
+    WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BD)[None, :]
     row = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
@@ -31,6 +33,11 @@ def _forward(
     if GATED:
         g = tl.load(gate + row * gate_r + column, here, 0.0).to(tl.float32)
         h *= g * tl.sigmoid(g)
+    if ADDED:
+        h += tl.load(other + row * other_r + column, here, 0.0).to(tl.float32)
+        rounded = h.to(total.dtype.element_ty)
+        tl.store(total + row * D + column, rounded, here)
+        h = rounded.to(tl.float32)
     h *= tl.rsqrt(tl.sum(h * h, 1) / D + eps)[:, None]
     if WEIGHTED:
         h *= tl.load(weight + column, column < D, 0.0).to(tl.float32)
@@ -39,9 +46,9 @@ def _forward(
 
 @jit
 def _backward(
-    dy, x, gate, weight, dx, d_gate, d_weight, dy_r, x_r, gate_r, rows, eps, blocks,
+    dy, d_total, x, gate, weight, dx, d_gate, d_weight, dy_r, total_r, x_r, gate_r, rows, eps, blocks,
     D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, STAGES: tl.constexpr, GATED: tl.constexpr,
-    WEIGHTED: tl.constexpr,
+    ADDED: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BD)[None, :]
     if WEIGHTED:
@@ -67,6 +74,8 @@ def _backward(
         if GATED:
             tl.store(d_gate + row * D + column, dh * value * (open + silu * (1 - open)), here)
             dh *= silu
+        if ADDED:
+            dh += tl.load(d_total + row * total_r + column, here, 0.0).to(tl.float32)
         tl.store(dx + row * D + column, dh, here)
     if WEIGHTED:
         place = tl.arange(0, BD)
@@ -86,45 +95,61 @@ def _add_up(parts, total, programs, D: tl.constexpr, COLUMNS: tl.constexpr, PART
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6, gate: Tensor | None = None) -> Tensor:
-    return fused_rms_norm(x, weight, gate, eps)
+    return fused_rms_norm(x, weight, gate, None, eps)[0]
+
+
+def add_rms_norm(x: Tensor, other: Tensor, weight: Tensor | None, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    return fused_rms_norm(x, weight, None, other, eps)
 
 
 @operator("chimeralab::fused_rms_norm")
-def fused_rms_norm(x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> Tensor:
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    (flat, gates), D = (rows_of(x), None if gate is None else rows_of(gate)), x.shape[-1]
-    block, warps = _block(D)
+def fused_rms_norm(
+    x: Tensor, weight: Tensor | None, gate: Tensor | None, other: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """y, and x + other, which is empty where there is no other."""
+    y, total = _outputs(x, other)
+    flat, gates, others = rows_of(x), _rows_of(gate), _rows_of(other)
+    block, warps = _block(D := x.shape[-1])
     _forward[(-(-len(flat) // block),)](
-        flat, gates, None if weight is None else weight.contiguous(), y,
-        flat.stride(0), 0 if gates is None else gates.stride(0), len(flat), eps,
-        D=D, BD=power_of_two(D), BR=block, GATED=gate is not None, WEIGHTED=weight is not None, num_warps=warps,
+        flat, gates, others, None if weight is None else weight.contiguous(), y, total,
+        flat.stride(0), _stride(gates), _stride(others), len(flat), eps,
+        D=D, BD=power_of_two(D), BR=block, GATED=gate is not None, ADDED=other is not None,
+        WEIGHTED=weight is not None, num_warps=warps,
     )  # fmt: skip
-    return y
+    return y, total
 
 
 @operator("chimeralab::fused_rms_norm_backward")
 def fused_rms_norm_backward(
-    dy: Tensor, x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float
+    dy: Tensor, d_total: Tensor | None, x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dw and d gate; empty where there is no such input."""
+    """dx, dw and d gate; empty where there is no such input. Of a sum, x is the sum, and so is dx."""
     dx, d_weight, d_gate = _gradients(x, weight, gate)
-    flat, slopes, gates = rows_of(x), rows_of(dy), None if gate is None else rows_of(gate)
-    D = x.shape[-1]
-    block, warps = _block(D, gradients=True)
+    flat, slopes, gates, totals = rows_of(x), rows_of(dy), _rows_of(gate), _rows_of(d_total)
+    block, warps = _block(D := x.shape[-1], gradients=True)
     blocks = -(-len(flat) // block)
+    read = 2 + (gate is not None) + (d_total is not None)
     # As many as a processor's registers hold at once: a second wave would start when the first has ended.
     programs = min(blocks, max(1, (16 if gate is None else 12) // warps) * processors(x))
-    ahead = 2 * (2 if gate is None else 3) * block * power_of_two(D) * x.element_size()  # bytes that two stages load
+    ahead = 2 * read * block * power_of_two(D) * x.element_size()  # bytes that two stages load
     sums = x.new_empty((programs, D) if weight is not None else 0, dtype=torch.float32)
     _backward[(programs,)](
-        slopes, flat, gates, None if weight is None else weight.contiguous(), dx, d_gate, sums,
-        slopes.stride(0), flat.stride(0), 0 if gates is None else gates.stride(0), len(flat), eps, blocks,
+        slopes, totals, flat, gates, None if weight is None else weight.contiguous(), dx, d_gate, sums,
+        slopes.stride(0), _stride(totals), flat.stride(0), _stride(gates), len(flat), eps, blocks,
         D=D, BD=power_of_two(D), BR=block, STAGES=3 if ahead <= 2**15 else 1, GATED=gate is not None,
-        WEIGHTED=weight is not None, num_warps=warps,
+        ADDED=d_total is not None, WEIGHTED=weight is not None, num_warps=warps,
     )  # fmt: skip
     if weight is not None:
         _add_up[(-(-D // 32),)](sums, d_weight, programs, D=D, COLUMNS=32, PARTS=64, num_warps=4)
     return dx, d_weight, d_gate
+
+
+def _rows_of(x: Tensor | None) -> Tensor | None:
+    return None if x is None else rows_of(x)
+
+
+def _stride(rows: Tensor | None) -> int:
+    return 0 if rows is None else rows.stride(0)
 
 
 def _block(D: int, *, gradients: bool = False) -> tuple[int, int]:
@@ -132,6 +157,11 @@ def _block(D: int, *, gradients: bool = False) -> tuple[int, int]:
     elements = max(power_of_two(D), 2048 if gradients else 4096)
     warps = elements // 1024
     return elements // power_of_two(D), min(2 * warps, max(16, warps)) if gradients else warps
+
+
+def _outputs(x: Tensor, other: Tensor | None) -> tuple[Tensor, Tensor]:
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return y, x.new_empty(0) if other is None else torch.empty_like(y)
 
 
 def _gradients(x: Tensor, weight: Tensor | None, gate: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,24 +173,30 @@ def _gradients(x: Tensor, weight: Tensor | None, gate: Tensor | None) -> tuple[T
 
 
 @fused_rms_norm.register_fake
-def _(x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+def _(x: Tensor, weight: Tensor | None, gate: Tensor | None, other: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return _outputs(x, other)
 
 
 @fused_rms_norm_backward.register_fake
-def _(dy: Tensor, x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    dy: Tensor, d_total: Tensor | None, x: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     return _gradients(x, weight, gate)
 
 
-def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    *tensors, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
+def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    x, weight, gate, other, ctx.eps = inputs
+    ctx.added = other is not None
+    ctx.save_for_backward(output[1] if ctx.added else x, weight, gate)
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dy: Tensor) -> tuple:
+def _differentiate(ctx: Any, dy: Tensor | None, d_total: Tensor | None) -> tuple:
     x, weight, gate = ctx.saved_tensors
-    dx, d_weight, d_gate = fused_rms_norm_backward(dy, x, weight, gate, ctx.eps)
-    return dx, None if weight is None else d_weight, None if gate is None else d_gate, None
+    dy = torch.zeros_like(x) if dy is None else dy
+    dx, d_weight, d_gate = fused_rms_norm_backward(dy, d_total if ctx.added else None, x, weight, gate, ctx.eps)
+    given = (weight is not None, gate is not None, ctx.added)
+    return dx, *(grad if there else None for grad, there in zip((d_weight, d_gate, dx), given, strict=True)), None
 
 
 differentiate(fused_rms_norm, _differentiate, _keep)

@@ -46,7 +46,7 @@ from chimeralab.ops.table import (
     pin,
     record,
 )
-from chimeralab.ops.token import linear_cross_entropy, rms_norm, rotary, swiglu
+from chimeralab.ops.token import add_rms_norm, linear_cross_entropy, rms_norm, rotary, swiglu
 from chimeralab.ops.wkv import wkv4, wkv4_cost, wkv4_state
 
 OPS: tuple[str, ...] = (
@@ -62,6 +62,7 @@ OPS: tuple[str, ...] = (
     "short_convolution",
     "long_convolution",
     "rms_norm",
+    "add_rms_norm",
     "rotary",
     "swiglu",
     "grouped_linear",
@@ -74,6 +75,7 @@ __all__ = [
     "DIRECT",
     "OPS",
     "Call",
+    "add_rms_norm",
     "around",
     "attention",
     "attention_cost",

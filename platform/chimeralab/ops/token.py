@@ -12,6 +12,11 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float = 1e-6, *, gate: Tenso
     return dispatch("rms_norm", x, weight, eps, gate)
 
 
+def add_rms_norm(x: Tensor, other: Tensor, weight: Tensor | None, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """rms_norm of x + other, and x + other: a branch joins the residual stream, and the next one reads it."""
+    return dispatch("add_rms_norm", x, other, weight, eps)
+
+
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding, halves paired (Llama's layout). x: B T H K; cos, sin: T K/2 or B T K/2."""
     return dispatch("rotary", x, cos, sin)

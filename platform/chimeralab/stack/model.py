@@ -35,6 +35,13 @@ class Norm(nn.Module):
             return ops.rms_norm(x, self.weight, self.eps)
         return nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
+    def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of x + branch, and x + branch."""
+        if self.kind == "rms":
+            return ops.add_rms_norm(x, branch, self.weight, self.eps)
+        x = x + branch
+        return self(x), x
+
 
 class Layer(nn.Module):
     """The mixer's branch, then the feed-forward's; a part that is null is not there.
@@ -97,14 +104,24 @@ class Layer(nn.Module):
             return x + _dropped(self, mixed + y), LayerState(mixer_state, ffn_state)
         if self.mixer is not None:
             y, mixer_state = call(self.mixer, told[0].into(_normed(self.mixer_norm, x)), mixer_state)
-            x = self._join(x, told[0].out(y), self.mixer_out_norm)
+            normed, x = self._join(x, told[0].out(y), self.mixer_out_norm, self.ffn_norm)
+        else:
+            normed = _normed(self.ffn_norm, x)
         if self.ffn is not None:
-            y, ffn_state = call(self.ffn, told[-1].into(_normed(self.ffn_norm, x)), ffn_state)
-            x = self._join(x, told[-1].out(y), self.ffn_out_norm)
+            y, ffn_state = call(self.ffn, told[-1].into(normed), ffn_state)
+            _, x = self._join(x, told[-1].out(y), self.ffn_out_norm)
         return x, LayerState(mixer_state, ffn_state)
 
-    def _join(self, x: Tensor, y: Tensor, norm: Norm | None) -> Tensor:
-        return _normed(norm, x + _dropped(self, y)) if self.residual == "post" else x + _dropped(self, _normed(norm, y))
+    def _join(self, x: Tensor, y: Tensor, norm: Norm | None, following: Norm | None = None) -> tuple[Tensor, Tensor]:
+        """What the following norm makes of the stream that a branch's output has joined, and that stream."""
+        if self.residual == "post":
+            x = _normed(norm, x + _dropped(self, y))
+            return x, x
+        branch = _dropped(self, _normed(norm, y))
+        if following is not None:
+            return following.of_sum(x, branch)
+        x = x + branch
+        return x, x
 
 
 def _normed(norm: Norm | None, x: Tensor) -> Tensor:
