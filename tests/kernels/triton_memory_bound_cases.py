@@ -81,6 +81,21 @@ def test_the_gradient_of_a_norms_weight_is_added_up_over_many_programs(monkeypat
     check("rms_norm", *inputs_of("rms_norm", 80 * 128 // 2 - 3))
 
 
+def test_a_sum_may_have_parts_in_two_dtypes() -> None:
+    inputs, _ = inputs_of("add_rms_norm", 9)
+    leaves = {name: x.to(torch.float16 if name == "other" else torch.float32) for name, x in inputs.items()}
+    leaves = {name: x.to(DEVICE).requires_grad_() for name, x in leaves.items()}
+    wide = {name: x.detach().double().cpu().requires_grad_() for name, x in leaves.items()}
+    y, total = TRITON["add_rms_norm"].function(**leaves)
+    assert y.dtype == total.dtype == torch.float32
+    found = torch.autograd.grad(y.sin().sum() + total.sin().sum(), list(leaves.values()))
+    assert [x.dtype for x in found] == [x.dtype for x in leaves.values()]
+    y, total = REFERENCE["add_rms_norm"](**wide)
+    expected = torch.autograd.grad(y.sin().sum() + total.sin().sum(), list(wide.values()))
+    for actual, exact in zip(found, expected, strict=True):
+        assert error(actual, exact) < (1e-5 if actual.dtype == torch.float32 else 5e-4)
+
+
 @pytest.mark.parametrize("op", SCANS)
 def test_it_agrees_for_one_token_and_without_a_state(op: str) -> None:
     check(op, *inputs_of(op, 1, B=1))

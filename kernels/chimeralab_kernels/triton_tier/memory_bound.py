@@ -135,11 +135,11 @@ def _rms_norm_unsupported(
 
 
 def _add_rms_norm_unsupported(x: Tensor, other: Tensor, weight: Tensor | None, eps: float = 1e-6) -> str | None:
-    if other.shape != x.shape or other.dtype != x.dtype:
-        return "takes two tensors of one shape and dtype"
+    if other.shape != x.shape:
+        return "takes two tensors of one shape"
     if not INTERPRETED:
         return UNSEEN
-    return _rms_norm_unsupported(x, weight)
+    return _rms_norm_unsupported(x, weight) or _dtypes(other)
 
 
 def _rotary_unsupported(x: Tensor, cos: Tensor, sin: Tensor) -> str | None:

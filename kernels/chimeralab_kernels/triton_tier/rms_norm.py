@@ -160,7 +160,8 @@ def _block(D: int, *, gradients: bool = False) -> tuple[int, int]:
 
 
 def _outputs(x: Tensor, other: Tensor | None) -> tuple[Tensor, Tensor]:
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    dtype = x.dtype if other is None else torch.result_type(x, other)
+    y = torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
     return y, x.new_empty(0) if other is None else torch.empty_like(y)
 
 
@@ -186,17 +187,18 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     x, weight, gate, other, ctx.eps = inputs
-    ctx.added = other is not None
-    ctx.save_for_backward(output[1] if ctx.added else x, weight, gate)
+    ctx.dtypes = x.dtype, None if other is None else other.dtype
+    ctx.save_for_backward(x if other is None else output[1], weight, gate)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, d_total: Tensor | None) -> tuple:
     x, weight, gate = ctx.saved_tensors
+    own, others = ctx.dtypes
     dy = torch.zeros_like(x) if dy is None else dy
-    dx, d_weight, d_gate = fused_rms_norm_backward(dy, d_total if ctx.added else None, x, weight, gate, ctx.eps)
-    given = (weight is not None, gate is not None, ctx.added)
-    return dx, *(grad if there else None for grad, there in zip((d_weight, d_gate, dx), given, strict=True)), None
+    dx, d_weight, d_gate = fused_rms_norm_backward(dy, d_total if others else None, x, weight, gate, ctx.eps)
+    d_other = dx.to(others) if others else None
+    return dx.to(own), None if weight is None else d_weight, None if gate is None else d_gate, d_other, None
 
 
 differentiate(fused_rms_norm, _differentiate, _keep)
