@@ -115,7 +115,8 @@ def test_file_that_is_not_a_database_is_left_as_it_is(tmp_path: Path) -> None:
     assert path.read_text().startswith("not a database")
 
 
-def test_read_only_database_is_an_error_that_says_so(url: str) -> None:
+def test_read_only_database_is_an_error_that_says_so(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     store = Store.open(url)
     store.close()
     if url.startswith("sqlite"):
@@ -124,6 +125,7 @@ def test_read_only_database_is_an_error_that_says_so(url: str) -> None:
         read_only = url + "&options=-c%20default_transaction_read_only%3Don"
     with pytest.raises(StoreError, match=r"read-?only"):
         Store.open(read_only)
+    assert not (tmp_path / "file:").exists()  # no folder named after the URI
 
 
 @pytest.mark.parametrize("wrong", ["mysql://host/lab", "not a url", "sqlite://", "sqlite:///:memory:"])

@@ -136,7 +136,7 @@ def _address(url: str) -> URL:
     if address.drivername == "sqlite":
         if address.database in {None, "", ":memory:"}:
             raise StoreError("a database in memory is lost with its connection", place=url, remedy=remedy)
-        folder = Path(str(address.database)).absolute().parent
+        folder = Path(str(address.database).removeprefix("file:")).absolute().parent  # it may be a URI
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
