@@ -107,6 +107,12 @@ def gradient_tile(key_dim: int, value_dim: int, dtype: torch.dtype, *, decays: b
     return GradientTile(32 if decays else 64, 4, 2)
 
 
+def system_parts(dtype: torch.dtype, *, decays: bool) -> int:
+    """Of how many numbers each system's inverse is the sum. Without a decay nothing is forgotten, the state's errors
+    least of all: one of bfloat16 is too little."""
+    return 2 if dtype == torch.bfloat16 and not decays else 1
+
+
 def halves_pairs(key_dim: int, dtype: torch.dtype) -> bool:
     """Whether gradients of scores go on as two numbers of bfloat16: with few channels their rounding weighs more."""
     return dtype == torch.bfloat16 and key_dim < 64

@@ -29,7 +29,14 @@ from chimeralab_kernels.triton_tier.delta_chunks import (
 )
 from chimeralab_kernels.triton_tier.delta_general_gradients import delta_general_gradients
 from chimeralab_kernels.triton_tier.delta_gradients import delta_gradients
-from chimeralab_kernels.triton_tier.delta_plan import filled, gradient_tile, halves_pairs, plan, within_tile
+from chimeralab_kernels.triton_tier.delta_plan import (
+    filled,
+    gradient_tile,
+    halves_pairs,
+    plan,
+    system_parts,
+    within_tile,
+)
 from chimeralab_kernels.triton_tier.delta_step import delta_step
 from chimeralab_kernels.triton_tier.first_call import differentiate, operator
 from chimeralab_kernels.triton_tier.gla_packing import cut_sequences, heads_first, sequences_first
@@ -249,9 +256,8 @@ def _outputs(k: Tensor, v: Tensor, g: Tensor | None, cut: Cut) -> tuple[Tensor, 
     met = cut.starts(k, v)
     shapes = ((B * cut.sequences, H, K, V), met, (*met[:2], K, K) if len(met) > 1 else (0,))
     final, starts, transition = (v.new_empty(shape, dtype=torch.float32) for shape in shapes)
-    # Without a decay nothing is forgotten, the state's errors least of all: bfloat16 is too little.
-    parts = 2 if g is None and v.dtype == torch.bfloat16 else 1
-    return v.new_empty(v.shape), final, matrices(cut, v, v.dtype, parts), starts, transition
+    system = matrices(cut, v, v.dtype, system_parts(v.dtype, decays=g is not None))
+    return v.new_empty(v.shape), final, system, starts, transition
 
 
 @delta_forward.register_fake
